@@ -1,0 +1,15 @@
+"""The Experiment and its sections, the Space, YAML in and out, dotted overrides."""
+
+from harness.config.base import IGNORE, Section
+from harness.config.experiment import Experiment, Trial, canonical_json, fingerprint
+from harness.config.overrides import apply_overrides, parse_override
+from harness.config.policies import POLICIES, policy_steps
+from harness.config.space import Space, check_space, is_active, to_overrides
+from harness.config.validate import did_you_mean, read_section, validate_section
+from harness.config.yaml_file import dump_yaml, load_yaml, parse_yaml
+
+__all__ = [
+    "IGNORE", "POLICIES", "Experiment", "Section", "Space", "Trial", "apply_overrides", "canonical_json",
+    "check_space", "did_you_mean", "dump_yaml", "fingerprint", "is_active", "load_yaml", "parse_override",
+    "parse_yaml", "policy_steps", "read_section", "to_overrides", "validate_section",
+]  # fmt: skip

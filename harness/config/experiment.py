@@ -1,0 +1,77 @@
+"""The Experiment: a complete description of one training; with a seed, a Trial."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+
+from pydantic import Field, model_validator
+
+from harness.config.augmentation import AugmentationConfig, NamedPolicy
+from harness.config.base import Section
+from harness.config.data import DataConfig, NamedTaxonomy, TaxonomyConfig
+from harness.config.loss import LossConfig
+from harness.config.model import ModelConfig, SmpModel
+from harness.config.training import (
+    AdamW,
+    Cosine,
+    EvaluationConfig,
+    OptimiserConfig,
+    ScheduleConfig,
+    TrainingConfig,
+)
+
+
+class Experiment(Section):
+    """Everything that decides a training but its seed."""
+
+    data: DataConfig = Field(DataConfig(), description="frames and input size")
+    taxonomy: TaxonomyConfig = Field(NamedTaxonomy(), description="what the mask's raw ids mean")
+    augmentation: AugmentationConfig = Field(NamedPolicy(), description="random changes of training frames")
+    model: ModelConfig = Field(
+        SmpModel(decoder="FPN", encoder="tu-mobilenetv3_small_050", weights="none"), description="the network"
+    )
+    loss: LossConfig = Field(LossConfig(), description="what is minimised")
+    optimiser: OptimiserConfig = Field(AdamW(), description="how parameters move")
+    schedule: ScheduleConfig = Field(Cosine(), description="how the learning rate moves")
+    training: TrainingConfig = Field(TrainingConfig(), description="the loop")
+    evaluation: EvaluationConfig = Field(EvaluationConfig(), description="how it is scored")
+
+    @model_validator(mode="after")
+    def _schedule_fits(self) -> Experiment:
+        schedule, epochs = self.schedule, self.training.epochs
+        encoder_start = schedule.freeze_encoder_epochs + schedule.encoder_warmup_epochs
+        if max(schedule.warmup_epochs, encoder_start) > epochs:
+            raise ValueError(
+                f"warm-up ({schedule.warmup_epochs}) and freeze + encoder warm-up ({encoder_start}) must fit into "
+                f"training.epochs ({epochs}); raise the epochs or shorten them"
+            )
+        if schedule.encoder_warmup_epochs and not schedule.freeze_encoder_epochs:
+            raise ValueError(
+                "schedule.encoder_warmup_epochs needs schedule.freeze_encoder_epochs of at least 1; "
+                "without a freeze the encoder follows warmup_epochs"
+            )
+        return self
+
+
+def canonical_json(section: Section) -> str:
+    """The one spelling of a section: every field, sorted keys, no spaces."""
+    return json.dumps(section.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
+
+
+def fingerprint(section: Section) -> str:
+    """Twelve hex digits of the SHA-256 of the canonical JSON."""
+    return hashlib.sha256(canonical_json(section).encode()).hexdigest()[:12]
+
+
+@dataclass(frozen=True)
+class Trial:
+    """An Experiment and a seed; the id follows from both."""
+
+    experiment: Experiment
+    seed: int
+
+    @property
+    def id(self) -> str:
+        return f"{fingerprint(self.experiment)}-s{self.seed}"

@@ -1,0 +1,70 @@
+"""The batch counts on tensors equal the counts of each image in NumPy."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from harness.config import IGNORE
+from harness.errors import DataError
+from harness.metrics import confusion_matrix
+from harness.metrics.confusion_torch import confusion_matrices
+
+DEVICES = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
+
+
+def random_maps(seed: int, images: int, classes: int) -> tuple[np.ndarray, np.ndarray]:
+    generator = np.random.default_rng(seed)
+    truth = generator.integers(0, classes, (images, 19, 23), dtype=np.uint8)
+    truth[generator.random(truth.shape) < 0.2] = IGNORE
+    prediction = generator.integers(0, classes + 3, truth.shape, dtype=np.uint8)
+    return truth, prediction
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int64])
+@pytest.mark.parametrize(("images", "classes"), [(1, 1), (1, 10), (5, 7)])
+def test_a_batch_counts_as_numpy_does_image_by_image(device, dtype, images, classes):
+    truth, prediction = random_maps(images + classes, images, classes)
+    expected = np.stack([confusion_matrix(t, p, classes) for t, p in zip(truth, prediction, strict=True)])
+    found = confusion_matrices(
+        torch.from_numpy(truth).to(device, dtype), torch.from_numpy(prediction).to(device, dtype), classes
+    )
+    assert found.dtype == torch.int64
+    assert found.device.type == device
+    assert np.array_equal(found.cpu().numpy(), expected)
+
+
+def test_an_all_ignored_image_between_others_stays_empty_and_moves_nothing():
+    truth, prediction = random_maps(0, 3, 4)
+    truth[1] = IGNORE
+    found = confusion_matrices(torch.from_numpy(truth), torch.from_numpy(prediction), 4).numpy()
+    assert not found[1].any()
+    assert np.array_equal(found[0], confusion_matrix(truth[0], prediction[0], 4))
+    assert np.array_equal(found[2], confusion_matrix(truth[2], prediction[2], 4))
+
+
+def test_a_negative_prediction_is_none():
+    truth = torch.zeros(1, 1, 2, dtype=torch.int64)
+    assert confusion_matrices(truth, torch.tensor([[[-1, 0]]]), 2).tolist() == [[[1, 0, 1], [0, 0, 0]]]
+
+
+@pytest.mark.parametrize("unlisted", [4, -1, 300])
+def test_a_truth_class_that_is_not_listed_is_refused_instead_of_landing_in_the_next_image(unlisted):
+    truth = torch.zeros(2, 2, 2, dtype=torch.int64)
+    truth[0, 1, 1] = unlisted
+    with pytest.raises(DataError, match=f"the truth holds class {unlisted} but there are 4 classes"):
+        confusion_matrices(truth, torch.zeros_like(truth), 4)
+
+
+def test_a_single_map_without_a_batch_axis_is_refused_with_its_shape():
+    one = torch.zeros(4, 4, dtype=torch.uint8)
+    with pytest.raises(DataError, match=r"truth of shape \(4, 4\)"):
+        confusion_matrices(one, one, 2)
+
+
+def test_logits_in_place_of_classes_are_refused():
+    truth = torch.zeros(1, 4, 4, dtype=torch.uint8)
+    with pytest.raises(DataError, match="prediction of type torch.float32: class maps are integer"):
+        confusion_matrices(truth, truth.float(), 2)
