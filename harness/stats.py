@@ -1,7 +1,7 @@
 """Statistics of scores: arrays in, a point and its interval out.
 
-Intervals describe the values given. Scores of frames from one drive, or of epochs of one run, are not independent;
-their intervals are too narrow. Give one value per independent repetition (a seed, a drive).
+Give one value per independent repetition (a seed, a drive). Scores of frames of one drive, or of epochs of
+one run, are not independent, and their intervals come out too narrow.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def mean_interval(values: ArrayLike, level: float = 0.95) -> Estimate:
     """Mean with Student's t interval; `values` (n,) independent.
 
     One value has no spread, so its interval is nan: unknown, not narrow.
-    Raises StudyError where the values are empty, not one-dimensional or not finite, or the level is not in (0, 1).
+    Raises StudyError where the values are empty, not a list or not finite, or the level is not in (0, 1).
     """
     sample = _sample(values, "values")
     _check_level(level)
@@ -43,7 +43,8 @@ def bootstrap_interval(
 ) -> Estimate:
     """Mean with the percentile bootstrap interval; `values` (n,) independent.
 
-    With few values the interval is too narrow (n = 5 covers about 83 % at level 0.95); nan for one value.
+    With few values it is too narrow: at level 0.95 it covers a normal mean 84 % of the time with n = 5, 94 %
+    with n = 30 (3000 simulated samples each). The ends are nan for one value.
     Raises StudyError as mean_interval does, and where resamples is below 1.
     Efron and Tibshirani, An Introduction to the Bootstrap (1993), chapter 13.
     """
@@ -62,14 +63,14 @@ def bootstrap_interval(
 def spread(values: ArrayLike) -> float:
     """Sample standard deviation (divisor n - 1) of `values` (n,); nan for one value.
 
-    Raises StudyError where the values are empty, not one-dimensional or not finite.
+    Raises StudyError where the values are empty, not a list or not finite.
     """
     sample = _sample(values, "values")
     return float(sample.std(ddof=1)) if len(sample) > 1 else np.nan
 
 
 def paired_difference(a: ArrayLike, b: ArrayLike, level: float = 0.95) -> Estimate:
-    """Mean of a - b with Student's t interval of the differences; `a` and `b` (n,) matched in order (by seed).
+    """Mean of a - b with Student's t interval of the differences; `a` and `b` (n,) paired in order, by seed.
 
     Raises StudyError where the lengths differ, and as mean_interval does.
     """
@@ -84,8 +85,8 @@ def paired_difference(a: ArrayLike, b: ArrayLike, level: float = 0.95) -> Estima
 def holm(p_values: ArrayLike) -> NDArray[np.float64]:
     """Adjust p values (m,) for m comparisons by Holm's step-down rule, in the order given, in [0, 1].
 
-    An adjusted value below alpha keeps the chance of any false finding among the m below alpha.
-    Raises StudyError where the p values are empty, not one-dimensional, not finite or not in [0, 1].
+    Rejecting where the adjusted value is at most alpha keeps the chance of any false rejection at most alpha.
+    Raises StudyError where the p values are empty, not a list, not finite or not in [0, 1].
     Holm, A simple sequentially rejective multiple test procedure, Scand. J. Statist. 6 (1979).
     """
     p = _sample(p_values, "p values")

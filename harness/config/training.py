@@ -85,7 +85,9 @@ class TrainingConfig(Section):
     precision: Literal["fp32", "bf16", "fp16"] = Field("fp32", description="autocast type; fp16 scales the loss")
     patience: int | None = Field(None, ge=1, description="epochs without a better score before stopping; none: never")
     workers: int = Field(0, ge=0, le=64, description="loader processes; 0: in the training process")
-    deterministic: bool = Field(True, description="deterministic kernels only; slower on a GPU")
+    deterministic: bool = Field(
+        False, description="only deterministic kernels, an error where a GPU has none; a CPU repeats itself anyway"
+    )
     score_training_set: bool = Field(False, description="also score the training frames, without augmentation")
 
 

@@ -196,7 +196,7 @@ def _colour(scene: Scene, place: Environment, rng: np.random.Generator) -> np.nd
     rows = np.arange(camera.height, dtype=np.float32)[:, None] + 0.5
     columns = np.arange(camera.width, dtype=np.float32)[None] + 0.5
     ground = scene.canvas == 0
-    nearness = np.where(ground, (rows - camera.horizon) / (camera.height - camera.horizon), scene.nearness)
+    nearness = (scene.row - camera.horizon) / (camera.height - camera.horizon)
     image = _palette(place, rng)[scene.canvas]
     grain = _blurred(rng.standard_normal(ground.shape, np.float32), 0.7 + camera.height / 1500)
     image *= (1 + 0.16 * grain)[..., None]

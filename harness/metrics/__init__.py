@@ -1,4 +1,4 @@
-"""Metrics: per-image confusion matrices, and every score and convention computed from them (no torch needed)."""
+"""Metrics: per-image confusion matrices, and every score and convention computed from them, without torch."""
 
 from __future__ import annotations
 

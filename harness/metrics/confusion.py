@@ -1,4 +1,4 @@
-"""The one accumulator: a confusion matrix per image, from which every score and every convention is computed."""
+"""The one accumulator: a confusion matrix per image, from which every score and convention is computed."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ def confusion_matrix(
 ) -> NDArray[np.int64]:
     """Count the pixels of one image by true class and predicted class.
 
-    `truth` and `prediction` are uint8 class maps (H W). Pixels whose truth is IGNORE are left out; a prediction
-    that is no class (IGNORE, or an index of `classes` and above) goes to the last column, "none": it is a miss of
-    the true class and in no other class's union.
+    `truth` and `prediction` are uint8 class maps (H W). Pixels whose truth is IGNORE are left out; a
+    prediction that is no class (IGNORE, or an index of `classes` and above) goes to the last column, "none":
+    it is a miss of the true class and in no other class's union.
     Returns int64 (C, C+1), rows truth, columns prediction, in pixels.
     Raises DataError where the maps differ in shape or type, or the truth holds a class that is not listed.
     """
@@ -73,5 +73,6 @@ def _check_maps(truth: NDArray[np.uint8], prediction: NDArray[np.uint8]) -> None
     for name, found in (("truth", truth), ("prediction", prediction)):
         if found.dtype != np.uint8:
             raise DataError(
-                f"{name} of type {found.dtype}: class maps are uint8; convert it with astype(np.uint8)"
+                f"{name} of type {found.dtype}: class maps are uint8; "
+                "map raw ids with the taxonomy, cast an argmax with astype(np.uint8)"
             )

@@ -1,9 +1,9 @@
 """What one set of predictions scores under each published convention, from the same per-image matrices.
 
-On twenty real frames one fixed set of predictions scores 0.265 to 0.488 as the "mIoU" of different teams, so a number
-without its convention cannot be compared. All are computed here at the raster of the matrices. The teams' additions
-of 1e-6 to the union of an IoU are left out; they move no printed digit.
-Image means leave out an image without a labelled pixel: it has no score.
+On twenty real frames one fixed set of predictions scores 0.265 to 0.488 as the "mIoU" of different teams: a
+number without its convention cannot be compared. All are computed at the raster of the matrices. The 1e-6
+that CodeCrunch adds to a union is left out: on whole frames it moves no printed digit.
+A mean over images leaves out an image without a labelled pixel: it has no score.
 """
 
 from __future__ import annotations
@@ -40,13 +40,13 @@ class Convention:
         check_matrices(matrices)
         if len(names) != matrices.shape[1]:
             raise DataError(
-                f"{len(names)} class names for matrices of {matrices.shape[1]} classes; give one name per class"
+                f"{len(names)} class names for matrices of {matrices.shape[1]} classes; give one per class"
             )
         return float(self.rule(matrices, names))
 
 
 def score_by_convention(matrices: Matrices, names: Sequence[str]) -> dict[str, float]:
-    """Score the matrices (N, C, C+1) under every convention, by its name; raises DataError as Convention does."""
+    """Score the matrices (N, C, C+1) under every convention, by name; raises DataError as Convention does."""
     return {name: convention(matrices, names) for name, convention in CONVENTIONS.items()}
 
 
@@ -115,8 +115,6 @@ def _codecrunch7(matrices: Matrices, names: Sequence[str]) -> float:
     if not set(CODECRUNCH_IGNORED) <= set(names):
         return np.nan
     kept = [i for i, name in enumerate(names) if name not in CODECRUNCH_IGNORED]
-    if not kept:
-        return np.nan
     rows = matrices.sum(axis=0)[kept]
     none = rows.sum(axis=1) - rows[:, kept].sum(axis=1)
     return _union_mean(scores.counts(np.column_stack([rows[:, kept], none])))
@@ -125,63 +123,65 @@ def _codecrunch7(matrices: Matrices, names: Sequence[str]) -> float:
 _TABLE = (
     Convention(
         "miou",
-        "Ours: IoU from one matrix summed over the data set, mean over the classes present in the ground truth.",
+        "Ours: IoU over the dataset, mean over the classes present in the ground truth.",
         _on_dataset(scores.miou),
     ),
     Convention(
         "union_present",
-        "CodeCrunch: data set IoU, mean over the classes in the ground truth or predicted anywhere.",
+        "CodeCrunch: IoU over the dataset, mean over the classes in the ground truth or predicted anywhere.",
         _on_dataset(_union_mean),
     ),
     Convention(
         "all_classes",
-        "DINOv2 U-Net team, class average: data set IoU, mean over all classes, an empty union counts as 0.",
+        "DINOv2 U-Net team, class average: IoU over the dataset, mean over all classes, an empty union = 0.",
         _on_dataset(_mean_with_empty_as(0.0)),
     ),
     Convention(
         "absent_one",
-        "Data set IoU, mean over all classes, an empty union counts as 1.",
+        "IoU over the dataset, mean over all classes, an empty union = 1.",
         _on_dataset(_mean_with_empty_as(1.0)),
     ),
     Convention(
         "codecrunch7",
-        "CodeCrunch phase 5: true Ground Clutter, Flowers and Logs left out and predictions of them counted as none, "
-        "data set IoU, mean over the other classes in the ground truth or predicted; nan without those three classes.",
+        "CodeCrunch 7-class: true Ground Clutter, Flowers and Logs left out, predictions of them count "
+        "as none, then union_present of the other classes; nan where the taxonomy lacks one of the three.",
         _codecrunch7,
     ),
     Convention(
         "per_image_union",
-        "DesertMind headline: per image the mean IoU over the classes in truth or prediction, then mean over images.",
+        "DesertMind headline: per image the mean IoU over classes in truth or prediction, then over images.",
         _per_image_union,
     ),
     Convention(
         "per_image_truth",
-        "Per image the mean IoU over the classes in its ground truth, then mean over images.",
+        "Per image the mean IoU over the classes in its ground truth, then over images.",
         _per_image_truth,
     ),
     Convention(
         "per_image_positive",
-        "DINOv2 U-Net team, per-image file: per image the mean over the IoUs above 0, then mean over images.",
+        "DINOv2 U-Net team, per-image file: per image the mean over the IoUs above 0, then over images.",
         _per_image_positive,
     ),
     Convention(
         "desertmind_per_class",
-        "DesertMind per class: per class the mean IoU over images with it in truth or prediction, then over classes.",
+        "DesertMind per class: per class the mean IoU over images with it in truth or prediction, "
+        "then over classes.",
         _per_class_union,
     ),
     Convention(
         "batch2_union",
-        "Ignitia headline: as per_image_union, but on pooled batches of two images in file order (the last may be one).",
+        "Ignitia headline: per_image_union on pooled batches of 2 images in file order, the last may have 1.",
         _batch2_union,
     ),
     Convention(
         "ignitia_per_class",
-        "Ignitia per class: per class the mean IoU over batches of two with it in truth or prediction, then over classes.",
+        "Ignitia per class: per class the mean IoU over batches of 2 with it in truth or prediction, "
+        "then over classes.",
         _batch2_per_class,
     ),
     Convention(
         "ignitia_dice",
-        "Ignitia Dice: per batch of two the mean over all classes, absent and unpredicted = 1, then mean over batches.",
+        "Ignitia Dice: per batch of 2 the mean over all classes, empty union = 1, then over batches.",
         _batch2_dice,
     ),
     Convention(
@@ -191,13 +191,13 @@ _TABLE = (
     ),
     Convention(
         "frequency_weighted",
-        "Data set IoU weighted by each class's share of the true pixels.",
+        "IoU over the dataset, weighted by each class's share of the true pixels.",
         _on_dataset(scores.frequency_weighted_iou),
     ),
     Convention("accuracy", "Share of the labelled pixels that are right.", _on_dataset(scores.accuracy)),
     Convention(
         "mean_class_accuracy",
-        "Recall over the data set, mean over the classes present in the ground truth.",
+        "Recall over the dataset, mean over the classes present in the ground truth.",
         _on_dataset(scores.mean_class_accuracy),
     ),
 )

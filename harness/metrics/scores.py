@@ -1,6 +1,6 @@
 """Scores as pure functions of three counts per class: intersection, truth and predicted pixels.
 
-Every function works on the last axis, so that one matrix, the sum over a data set, or a stack of images all serve.
+Every function works on the last axis, so that the sum over a dataset and a stack of images both serve.
 A score whose denominator is 0 is nan: whether such a class counts as 0, as 1 or not at all is a convention
 (see `harness.metrics.conventions`), not a measurement.
 """
@@ -39,7 +39,7 @@ def counts(matrices: NDArray[np.integer]) -> Counts:
 
 
 def dataset_counts(matrices: NDArray[np.integer]) -> Counts:
-    """Sum the matrices (N, C, C+1) of all images, then reduce to counts (C,); raises DataError on another shape."""
+    """Sum the matrices (N, C, C+1) of all images to counts (C,); raises DataError on another shape."""
     check_matrices(matrices)
     return counts(matrices.sum(axis=0))
 
@@ -56,30 +56,30 @@ def mean_over(values: NDArray[np.float64], kept: NDArray[np.bool_]) -> NDArray[n
 
 
 def iou(c: Counts) -> NDArray[np.float64]:
-    """Intersection over union per class (..., C) in [0, 1]; nan for a class neither in the truth nor predicted."""
+    """Intersection over union per class (..., C) in [0, 1]; nan for a class neither true nor predicted."""
     return ratio(c.intersection, c.union)
 
 
 def dice(c: Counts) -> NDArray[np.float64]:
-    """Dice coefficient (F1) per class (..., C) in [0, 1]; nan for a class neither in the truth nor predicted."""
+    """Dice coefficient (F1) per class (..., C) in [0, 1]; nan for a class neither true nor predicted."""
     return ratio(2 * c.intersection, c.truth + c.predicted)
 
 
 def precision(c: Counts) -> NDArray[np.float64]:
-    """Share of the predicted pixels that are right, per class (..., C) in [0, 1]; nan for a class not predicted."""
+    """Share of the predicted pixels that are right, per class (..., C) in [0, 1]; nan where none is."""
     return ratio(c.intersection, c.predicted)
 
 
 def recall(c: Counts) -> NDArray[np.float64]:
-    """Share of the true pixels that are found, per class (..., C) in [0, 1]; nan for a class not in the truth."""
+    """Share of the true pixels that are found, per class (..., C) in [0, 1]; nan where there are none."""
     return ratio(c.intersection, c.truth)
 
 
 def miou(c: Counts) -> NDArray[np.float64]:
-    """Mean IoU over the classes present in the ground truth, in [0, 1]: THE score when `c` sums a whole data set.
+    """Mean IoU over the classes present in the ground truth, in [0, 1]: THE score where `c` sums a dataset.
 
-    Naive means let a model's own predictions choose the classes that are averaged: one stray pixel of a class that
-    is not there adds a zero. Here the truth alone chooses; the stray pixel costs what it covers.
+    A mean over non-empty unions lets the predictions choose the classes that are averaged: one stray pixel of
+    a class that is not there adds a zero. Here the truth alone chooses; the stray pixel costs what it covers.
     """
     return mean_over(iou(c), c.truth > 0)
 
@@ -100,7 +100,7 @@ def accuracy(c: Counts) -> NDArray[np.float64]:
 
 
 def micro_iou(c: Counts) -> NDArray[np.float64]:
-    """Sum of intersections over sum of unions, in [0, 1]; accuracy / (2 - accuracy) where no pixel is "none"."""
+    """Sum of intersections over sum of unions, in [0, 1]; accuracy / (2 - accuracy) if no pixel is "none"."""
     return ratio(c.intersection.sum(axis=-1), c.union.sum(axis=-1))
 
 
@@ -111,7 +111,7 @@ def frequency_weighted_iou(c: Counts) -> NDArray[np.float64]:
 
 
 def per_image_table(matrices: NDArray[np.integer]) -> dict[str, NDArray[np.float64]]:
-    """Score every image by itself: accuracy (N,), and iou, dice, precision, recall (N, C); nan where undefined.
+    """Score each image by itself: accuracy (N,); iou, dice, precision and recall (N, C); nan where undefined.
 
     `matrices` is (N, C, C+1). Raises DataError on another shape.
     """

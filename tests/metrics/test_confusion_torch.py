@@ -24,7 +24,7 @@ def random_maps(seed: int, images: int, classes: int) -> tuple[np.ndarray, np.nd
 
 @pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("dtype", [torch.uint8, torch.int64])
-@pytest.mark.parametrize(("images", "classes"), [(1, 1), (1, 10), (5, 7)])
+@pytest.mark.parametrize(("images", "classes"), [(1, 1), (1, 10), (5, 7), (2, 252)])
 def test_a_batch_counts_as_numpy_does_image_by_image(device, dtype, images, classes):
     truth, prediction = random_maps(images + classes, images, classes)
     expected = np.stack([confusion_matrix(t, p, classes) for t, p in zip(truth, prediction, strict=True)])
@@ -34,6 +34,13 @@ def test_a_batch_counts_as_numpy_does_image_by_image(device, dtype, images, clas
     assert found.dtype == torch.int64
     assert found.device.type == device
     assert np.array_equal(found.cpu().numpy(), expected)
+
+
+def test_255_classes_fit_beside_ignore():
+    truth = torch.tensor([[[254, 0, IGNORE]]], dtype=torch.uint8)
+    found = confusion_matrices(truth, torch.tensor([[[254, IGNORE, 0]]], dtype=torch.uint8), 255)
+    assert found.shape == (1, 255, 256)
+    assert found.nonzero().tolist() == [[0, 0, 255], [0, 254, 254]]
 
 
 def test_an_all_ignored_image_between_others_stays_empty_and_moves_nothing():

@@ -1,4 +1,4 @@
-"""Every team's convention, against figures worked by hand, a plain-loop reimplementation and real-frame figures."""
+"""Every team's convention, against cases by hand, plain loops over masks, and figures of real frames."""
 
 from __future__ import annotations
 
@@ -33,7 +33,8 @@ REFERENCE_ROWS = {
     "union_present": "dataset mIoU over classes with a non-empty union",
     "all_classes": "dataset mIoU over all ten classes, empty union = 0",
     "per_image_union": "mean over images of mean over non-empty unions (DesertMind)",
-    "batch2_union": "mean over batches of 2 in file order of mean over non-empty unions (Ignitia, native raster)",
+    "batch2_union": "mean over batches of 2 in file order of mean over non-empty unions "
+    "(Ignitia, native raster)",
     "ignitia_dice": "Dice, mean over batches of 2, absent and unpredicted = 1 (Ignitia, native raster)",
     "micro": "micro IoU: sum of intersections / sum of unions",
     "per_image_positive": "mean over images of mean over classes with IoU > 0",
@@ -43,7 +44,7 @@ REFERENCE_ROWS = {
     "mean_class_accuracy": "mean class accuracy over classes in the truth",
 }
 
-# Three images of classes a, b, c, d; c and d are not in the truth, and the second image predicts one pixel of c.
+# Three images of classes a, b, c, d; c and d are not in the truth, the second image predicts one pixel of c.
 THREE = np.array(
     [
         [[6, 2, 0, 0, 0], [0, 2, 0, 0, 0], [0] * 5, [0] * 5],
@@ -101,7 +102,7 @@ def read_csv(file: Path) -> list[dict[str, str]]:
 
 @pytest.mark.parametrize("name", sorted(BY_HAND))
 def test_three_images_score_as_by_hand(name):
-    # Ignitia's smoothing of 1e-6 against a class of one pixel is the only difference from the plain fractions.
+    # Only Ignitia's smoothing of 1e-6, against a class of one pixel, differs from the plain fractions.
     assert CONVENTIONS[name](THREE, "abcd") == pytest.approx(BY_HAND[name], abs=1e-6, nan_ok=True)
 
 
@@ -177,7 +178,7 @@ def plain_scores(truth: np.ndarray, prediction: np.ndarray, classes: int, batch:
 @pytest.mark.parametrize("images", [1, 2, 5])
 def test_desertmind_and_ignitia_rules_equal_plain_loops_over_masks(images):
     generator = np.random.default_rng(images)
-    # Small images of many classes: which classes are present differs from image to image; class 11 is nowhere.
+    # Small images of many classes: the classes present differ from image to image; class 11 is nowhere.
     truth = generator.choice(11, (images, 4, 4), p=generator.dirichlet(np.full(11, 0.4))).astype(np.uint8)
     prediction = np.where(generator.random(truth.shape) < 0.6, truth, generator.integers(0, 11, truth.shape))
     prediction = prediction.astype(np.uint8)
@@ -224,6 +225,11 @@ def test_codecrunch7_leaves_out_the_three_classes_in_the_truth_and_counts_their_
     )
     # Trees: 6 of 10 true, 8 predicted. Sky: 5 of 10 true, 6 predicted.
     assert CONVENTIONS["codecrunch7"](matrices, names) == pytest.approx((6 / 12 + 5 / 11) / 2)
+
+
+def test_codecrunch7_with_only_the_three_classes_has_nothing_to_score():
+    matrices = np.full((1, 3, 4), 5)
+    assert math.isnan(CONVENTIONS["codecrunch7"](matrices, ("Ground Clutter", "Flowers", "Logs")))
 
 
 def test_codecrunch7_does_not_apply_to_classes_without_flowers():

@@ -18,7 +18,7 @@ from harness import metrics
 from harness.config import IGNORE
 from harness.errors import DataError
 
-# Truth 0 0 1 / 1 1 - / 2 0 1 and prediction 0 1 1 / 1 3 0 / none 0 2 (- ignored): class 3 is not in the truth.
+# Truth 0 0 1 / 1 1 - / 2 0 1, prediction 0 1 1 / 1 3 0 / none 0 2 (- ignored): class 3 is not in the truth.
 HAND = np.array([[[2, 1, 0, 0, 0], [0, 2, 1, 1, 0], [0, 0, 0, 0, 1], [0, 0, 0, 0, 0]]])
 
 
@@ -55,7 +55,7 @@ def test_per_class_scores_of_the_hand_worked_case(hand):
     assert metrics.recall(hand) == pytest.approx([2 / 3, 1 / 2, 0, np.nan], nan_ok=True)
 
 
-def test_data_set_scores_of_the_hand_worked_case_average_the_three_true_classes(hand):
+def test_dataset_scores_of_the_hand_worked_case_average_the_three_true_classes(hand):
     assert metrics.miou(hand) == pytest.approx((2 / 3 + 2 / 5) / 3)
     assert metrics.mean_dice(hand) == pytest.approx((4 / 5 + 4 / 7) / 3)
     assert metrics.mean_class_accuracy(hand) == pytest.approx((2 / 3 + 1 / 2) / 3)
@@ -123,7 +123,7 @@ def test_one_class_scores_its_hits_over_its_pixels():
     assert metrics.miou(c) == metrics.accuracy(c) == metrics.micro_iou(c) == 3 / 4
 
 
-def test_an_all_ignored_data_set_has_no_score_in_place_of_zero():
+def test_an_all_ignored_dataset_has_no_score_in_place_of_zero():
     c = metrics.dataset_counts(np.zeros((2, 3, 4), dtype=np.int64))
     for score in (
         metrics.miou,

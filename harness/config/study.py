@@ -1,0 +1,44 @@
+"""What a study was asked to do, resolved: the content of its study.yaml."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import Field
+
+from harness.config.base import Section
+from harness.config.experiment import Experiment
+from harness.config.space import Space
+
+#: what may change when a study is resumed
+_MAY_CHANGE = ("space.search.trials",)
+
+
+class SearchSettings(Section):
+    """A search."""
+
+    kind: Literal["search"] = "search"
+    space: Space = Field(description="what varies, with the default Experiment, weights settled")
+    seed: int = Field(ge=0, description="seed of the proposals and of every training")
+    dataset: str = Field(description="fingerprint of the frames")
+
+
+class ReplicateSettings(Section):
+    """Arms, each trained with the same seeds."""
+
+    kind: Literal["replicates"] = "replicates"
+    arms: dict[str, Experiment] = Field(min_length=1, description="name to Experiment, weights settled")
+    dataset: str = Field(description="fingerprint of the frames")
+
+
+def differences(old: Section, new: Section) -> list[str]:
+    """`field: old -> new` for each field that a resumed study may not change."""
+    before, after = _flat(old.model_dump(mode="json")), _flat(new.model_dump(mode="json"))
+    fields = [field for field in before | after if field not in _MAY_CHANGE]
+    return [f"{f}: {before.get(f)} -> {after.get(f)}" for f in fields if before.get(f) != after.get(f)]
+
+
+def _flat(value: Any, path: str = "") -> dict[str, Any]:
+    if isinstance(value, dict) and value:
+        return {k: v for key, inner in value.items() for k, v in _flat(inner, f"{path}.{key}".lstrip(".")).items()}
+    return {path: value}

@@ -1,0 +1,241 @@
+"""Frame folders in the official layout: which files belong together, and how one is read without being trusted.
+
+    <root>/<split>/Color_Images/0000060.png     8-bit RGB
+    <root>/<split>/Segmentation/0000060.png     16-bit, one channel, raw ids
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import struct
+import zlib
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import TypeVar
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from harness.errors import DataError
+
+SPLITS = ("train", "val", "test")
+IMAGES, MASKS = "Color_Images", "Segmentation"
+_IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg")
+_PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+_JPEG_START, _JPEG_END = b"\xff\xd8", b"\xff\xd9"
+#: files in flight at once: bounds the memory of a reader that is faster than its consumer
+_CHUNK = 32
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+@dataclass(frozen=True)
+class Frame:
+    """One image and its mask; the mask is None where a test frame has none. `name` is the file name's stem."""
+
+    name: str
+    image: Path
+    mask: Path | None
+
+
+def list_frames(root: Path, split: str) -> tuple[Frame, ...]:
+    """List the frames of a split, sorted by name.
+
+    Raises DataError: a folder is missing or empty, two images share a name, or an image and a mask of train or
+    val lack their partner (a test frame may lack its mask).
+    """
+    frames, problems = find_frames(root, split)
+    if problems:
+        raise DataError("; ".join(problems))
+    return frames
+
+
+def find_frames(root: Path, split: str) -> tuple[tuple[Frame, ...], list[str]]:
+    """The frames of a split that have what they need, and one line for each rule that its folders break."""
+    folder = root / split
+    if split not in SPLITS:
+        return (), [f"split '{split}' does not exist; use one of {', '.join(SPLITS)}"]
+    if not (folder / IMAGES).is_dir() or (split != "test" and not (folder / MASKS).is_dir()):
+        return (), [_missing_folder(root, split)]
+    files = _files(folder / IMAGES, _IMAGE_SUFFIXES)
+    images = {p.stem: p for p in files}
+    masks = {p.stem: p for p in _files(folder / MASKS, (".png",))}
+    problems = _naming_problems(folder, files, images)
+    problems += _orphans(folder / MASKS, "masks without an image", sorted(masks.keys() - images.keys()))
+    missing = sorted(images.keys() - masks.keys())
+    if split != "test":
+        problems += _orphans(folder / IMAGES, "images without a mask", missing)
+        images = {name: path for name, path in images.items() if name in masks}
+    return tuple(Frame(name, images[name], masks.get(name)) for name in sorted(images)), problems
+
+
+def existing_splits(root: Path) -> tuple[str, ...]:
+    """The splits that have a folder of images."""
+    return tuple(split for split in SPLITS if (root / split / IMAGES).is_dir())
+
+
+def read_image(path: Path) -> NDArray[np.uint8]:
+    """Read an image as RGB, uint8 (H W 3); grey and transparent images become RGB.
+
+    Raises DataError for a file that is missing, cut short, damaged, or no image.
+    """
+    return cv2.cvtColor(_decode(path, cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB)
+
+
+def read_mask(path: Path, allow_8bit: bool = False) -> NDArray[np.uint16]:
+    """Read a mask as raw ids, uint16 (H W), unchanged.
+
+    8-bit masks are accepted only where `allow_8bit` says that the taxonomy's ids fit into 8 bits.
+    Raises DataError for a file that is missing, cut short, damaged, not of one channel, or of another depth.
+    """
+    # IMREAD_UNCHANGED: by default OpenCV keeps the high byte only, where 100 and 200 become 0, and 10000 becomes 39
+    mask = _decode(path, cv2.IMREAD_UNCHANGED)
+    if mask.ndim != 2:
+        raise DataError(
+            f"{path}: a mask of {mask.shape[2]} channels; a mask has one channel of raw ids, not colours: "
+            "export it as a 16-bit single-channel PNG"
+        )
+    if mask.dtype == np.uint16 or (allow_8bit and mask.dtype == np.uint8):
+        return mask.astype(np.uint16, copy=False)
+    raise DataError(
+        f"{path}: an 8-bit mask; ids above 255 (Sky is 10000) do not fit into 8 bits, so a converter, or cv2.imread "
+        "without IMREAD_UNCHANGED, has destroyed them: fetch the 16-bit original. 8-bit masks are read only with "
+        "a taxonomy of kind custom whose ids are all 255 or less"
+    )
+
+
+def read_frame(frame: Frame, allow_8bit: bool = False) -> tuple[NDArray[np.uint8], NDArray[np.uint16] | None]:
+    """Read image, uint8 (H W 3), and mask, uint16 (H W) or None.
+
+    Raises DataError as `read_image` and `read_mask` do, and where the two differ in size.
+    """
+    image = read_image(frame.image)
+    if frame.mask is None:
+        return image, None
+    mask = read_mask(frame.mask, allow_8bit)
+    if mask.shape != image.shape[:2]:
+        raise DataError(
+            f"{frame.mask}: {_pixels(mask)}, but its image {frame.image.name} has {_pixels(image)}; "
+            "a mask has the size of its image: export one of them again"
+        )
+    return image, mask
+
+
+def dataset_fingerprint(root: Path) -> str:
+    """Sixteen hex digits of the BLAKE2b of every frame file's name and content, in all splits.
+
+    The files are read in full once per process; a change of any name, size or time of change reads them again.
+    """
+    paths = sorted(p for split in existing_splits(root) for p in _frame_files(root / split))
+    if not paths:
+        raise DataError(_missing_folder(root, "train"))
+    stats = ((p.relative_to(root).as_posix(), p.stat()) for p in paths)
+    return _content_hash(root.resolve(), tuple((name, s.st_size, s.st_mtime_ns) for name, s in stats))
+
+
+def read_in_order(read: Callable[[T], R], items: Sequence[T]) -> Iterator[R]:
+    """Apply `read` to every item in threads (OpenCV and hashlib release the GIL); results in the items' order."""
+    with ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1)) as pool:
+        for start in range(0, len(items), _CHUNK):
+            yield from list(pool.map(read, items[start : start + _CHUNK]))
+
+
+@lru_cache(maxsize=8)
+def _content_hash(root: Path, stamps: tuple[tuple[str, int, int], ...]) -> str:
+    names = [name for name, _, _ in stamps]
+    whole = hashlib.blake2b(digest_size=8)
+    for name, content in zip(names, read_in_order(lambda n: _file_hash(root / n), names), strict=True):
+        whole.update(len(name.encode()).to_bytes(4, "little") + name.encode() + content)
+    return whole.hexdigest()
+
+
+def _file_hash(path: Path) -> bytes:
+    return hashlib.blake2b(path.read_bytes(), digest_size=16).digest()
+
+
+def _frame_files(split_folder: Path) -> list[Path]:
+    return [*_files(split_folder / IMAGES, _IMAGE_SUFFIXES), *_files(split_folder / MASKS, (".png",))]
+
+
+def _files(folder: Path, suffixes: tuple[str, ...]) -> list[Path]:
+    if not folder.is_dir():
+        return []
+    # names with a leading dot are what file managers leave behind ("._0000060.png")
+    return sorted(p for p in folder.iterdir() if p.suffix.lower() in suffixes and not p.name.startswith("."))
+
+
+def _naming_problems(folder: Path, files: list[Path], images: dict[str, Path]) -> list[str]:
+    if not files:
+        return [f"{folder / IMAGES}: no .png or .jpg image; put the frames of this split there"]
+    twins = sorted({p.stem for p in files if images[p.stem] != p})
+    if twins:
+        return [f"{folder / IMAGES}: {len(twins)} names with two images ({_first(twins)}); keep one file of each"]
+    return []
+
+
+def _orphans(folder: Path, what: str, names: list[str]) -> list[str]:
+    if not names:
+        return []
+    return [f"{folder}: {len(names)} {what} ({_first(names)}); add the partner files of the same name, or remove them"]
+
+
+def _first(names: list[str]) -> str:
+    return ", ".join(names[:4]) + (", ..." if len(names) > 4 else "")
+
+
+def _missing_folder(root: Path, split: str) -> str:
+    present = ", ".join(existing_splits(root)) or "none"
+    return (
+        f"{root / split}: no frames there; the layout is <root>/<split>/{IMAGES}/*.png with "
+        f"<root>/<split>/{MASKS}/*.png, splits {', '.join(SPLITS)}; splits found under {root}: {present}. "
+        "Set data.root to the folder that holds the splits"
+    )
+
+
+def _decode(path: Path, flag: int) -> NDArray:
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror}); check the path and its permissions") from error
+    if not _is_whole(content):
+        raise DataError(f"{path}: cut short or damaged ({len(content)} bytes); copy the file again")
+    array = cv2.imdecode(np.frombuffer(content, np.uint8), flag)
+    if array is None:
+        raise DataError(f"{path}: OpenCV cannot decode it; copy or export the file again")
+    return array
+
+
+def _is_whole(content: bytes) -> bool:
+    """Whether a PNG's chunks and checksums, or a JPEG's end marker, are all there.
+
+    OpenCV is not asked, because what it does depends on its version: some return the part that was decoded, the
+    rest black, with no more than a warning. Checksums cost 2 % of the decoding.
+    """
+    if content.startswith(_JPEG_START):
+        return _JPEG_END in content[-1024:]
+    return content.startswith(_PNG_SIGNATURE) and _png_chunks_are_whole(content)
+
+
+def _png_chunks_are_whole(content: bytes) -> bool:
+    position = len(_PNG_SIGNATURE)
+    while position + 12 <= len(content):
+        (length,) = struct.unpack_from(">I", content, position)
+        end = position + 8 + length
+        if end + 4 > len(content):
+            return False
+        if zlib.crc32(memoryview(content)[position + 4 : end]) != struct.unpack_from(">I", content, end)[0]:
+            return False
+        if content[position + 4 : position + 8] == b"IEND":
+            return True
+        position = end + 4
+    return False
+
+
+def _pixels(array: NDArray) -> str:
+    return f"{array.shape[1]}x{array.shape[0]} pixels"

@@ -1,0 +1,81 @@
+"""Checkpoints: one safetensors file each, whatever is no tensor as JSON in its header.
+
+One file, because two cannot be replaced at once: a kill between them would leave weights and state of
+different epochs. No random state is stored: every draw is a function of (seed, epoch, index).
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file, save
+from torch import nn
+
+from harness.errors import StudyError
+from harness.store import write_bytes
+
+Tensors = dict[str, torch.Tensor]
+
+
+def save_weights(path: Path, model: nn.Module, header: dict[str, Any]) -> None:
+    """Write a model's parameters and buffers, with a JSON header."""
+    _write(path, {f"model.{k}": v for k, v in model.state_dict().items()}, header)
+
+
+def save_state(path: Path, model: nn.Module, optimiser: torch.optim.Optimizer, header: dict[str, Any]) -> None:
+    """Write everything that the next epoch needs."""
+    tensors = {f"model.{k}": v for k, v in model.state_dict().items()}
+    for index, state in optimiser.state_dict()["state"].items():
+        tensors |= {f"optimiser.{index}.{k}": v for k, v in state.items() if isinstance(v, torch.Tensor)}
+    _write(path, tensors, header)
+
+
+def load_header(path: Path) -> dict[str, Any]:
+    """The JSON header of a checkpoint.
+
+    Raises:
+        StudyError: the file is missing or is no checkpoint of ours.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+    except (OSError, SafetensorError) as error:
+        raise StudyError(f"{path}: not a readable checkpoint ({error}); train again or give another run") from error
+    if "header" not in metadata:
+        raise StudyError(f"{path}: has no header of this harness; give a checkpoint that it wrote")
+    return json.loads(metadata["header"])
+
+
+def load_weights(path: Path, model: nn.Module) -> None:
+    """Put a checkpoint's parameters and buffers into a model, every one of them.
+
+    Raises:
+        StudyError: names or shapes differ from the model's.
+    """
+    try:
+        model.load_state_dict(_part(load_file(path), "model."))
+    except (RuntimeError, OSError, SafetensorError) as error:
+        raise StudyError(f"{path}: does not fit the model: {error}") from error
+
+
+def load_state(path: Path, model: nn.Module, optimiser: torch.optim.Optimizer) -> None:
+    """Put a checkpoint's model and optimiser state back."""
+    load_weights(path, model)
+    state: dict[int, Tensors] = {}
+    for name, tensor in _part(load_file(path), "optimiser.").items():
+        index, _, key = name.partition(".")
+        state.setdefault(int(index), {})[key] = tensor
+    optimiser.load_state_dict({"state": state, "param_groups": optimiser.state_dict()["param_groups"]})
+
+
+def _part(tensors: Tensors, prefix: str) -> Tensors:
+    return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
+
+
+def _write(path: Path, tensors: Tensors, header: dict[str, Any]) -> None:
+    plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    write_bytes(path, save(plain, metadata={"header": json.dumps(header)}))

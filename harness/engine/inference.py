@@ -1,0 +1,91 @@
+"""From images to class logits: normalisation, precision, views."""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from harness.config import Experiment
+from harness.config.training import TestTimeAugmentation
+from harness.models import size_multiple
+
+_IMAGENET_MEAN = (0.485, 0.456, 0.406)
+_IMAGENET_DEVIATION = (0.229, 0.224, 0.225)
+_AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+class View(NamedTuple):
+    """One look at an image: its height and width, and whether it is mirrored."""
+
+    height: int
+    width: int
+    mirrored: bool
+
+
+def normalise(images: Tensor, how: str) -> Tensor:
+    """uint8 (N 3 H W) as float32: `imagenet` statistics, or `unit` (divided by 255)."""
+    unit = images.float().div_(255)
+    if how == "unit":
+        return unit
+    mean = torch.tensor(_IMAGENET_MEAN, device=images.device).view(3, 1, 1)
+    deviation = torch.tensor(_IMAGENET_DEVIATION, device=images.device).view(3, 1, 1)
+    return unit.sub_(mean).div_(deviation)
+
+
+def autocast(precision: str, device: torch.device):  # noqa: ANN201  (a context manager)
+    """The autocast context of a precision; none for fp32."""
+    return torch.autocast(device.type, _AUTOCAST[precision]) if precision in _AUTOCAST else nullcontext()
+
+
+def resize_logits(logits: Tensor, size: tuple[int, int]) -> Tensor:
+    """Bilinear (N C h w) to (N C H W) in float32, corners not aligned."""
+    logits = logits.float()
+    if logits.shape[-2:] == size:
+        return logits
+    return F.interpolate(logits, size=size, mode="bilinear", align_corners=False)
+
+
+def views(experiment: Experiment, tta: TestTimeAugmentation) -> tuple[View, ...]:
+    """The views of test-time augmentation, each side rounded to the nearest size that the model takes."""
+    multiple = size_multiple(experiment.model)
+    sizes = [_scaled(experiment.data.input_size, scale, multiple) for scale in tta.scales]
+    return tuple(View(*size, mirrored) for size in sizes for mirrored in ((False, True) if tta.flip else (False,)))
+
+
+def _scaled(size: tuple[int, int], scale: float, multiple: int) -> tuple[int, int]:
+    height, width = (max(1, round(side * scale / multiple)) * multiple for side in size)
+    return height, width
+
+
+@torch.inference_mode()
+def class_logits(
+    model: nn.Module,
+    images: Tensor,
+    size: tuple[int, int],
+    experiment: Experiment,
+    looks: tuple[View, ...] | None = None,
+) -> Tensor:
+    """Logits (N C H W) float32 at `size`, averaged over the views.
+
+    Args:
+        images: uint8 (N 3 h w) at the input size, on the model's device.
+        size: height and width of the result, pixels.
+        looks: the views; none: the image as it is.
+    """
+    pixels = normalise(images, experiment.data.normalise)
+    looks = looks or (View(*pixels.shape[-2:], False),)
+    total = torch.zeros((), device=images.device)
+    for look in looks:
+        total = total + _logits_of_view(model, pixels, look, size, experiment.training.precision)
+    return total / len(looks)
+
+
+def _logits_of_view(model: nn.Module, pixels: Tensor, look: View, size: tuple[int, int], precision: str) -> Tensor:
+    seen = resize_logits(pixels, (look.height, look.width))
+    with autocast(precision, pixels.device):
+        logits = model(seen.flip(-1) if look.mirrored else seen)
+    return resize_logits(logits.flip(-1) if look.mirrored else logits, size)

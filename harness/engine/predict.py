@@ -1,0 +1,79 @@
+"""Predictions on image files, at their own size: raw ids, colours, overlays, side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+
+from harness.data import Frame, Taxonomy, read_image, read_mask
+from harness.engine.inference import View, class_logits
+from harness.engine.trained import Trained
+from harness.store import write_bytes
+
+#: how much of the class colour an overlay shows
+OVERLAY_OPACITY = 0.5
+_GAP = 4
+
+
+def predict_classes(trained: Trained, image: np.ndarray, looks: tuple[View, ...]) -> np.ndarray:
+    """Class indices uint8 (H W) of an RGB uint8 image (H W 3) of any size."""
+    height, width = trained.experiment.data.input_size
+    seen = cv2.resize(image, (width, height), interpolation=cv2.INTER_LINEAR)
+    device = next(trained.model.parameters()).device
+    images = torch.from_numpy(seen).permute(2, 0, 1)[None].to(device)
+    logits = class_logits(trained.model, images, image.shape[:2], trained.experiment, looks)
+    return logits.argmax(1)[0].to(torch.uint8).cpu().numpy()
+
+
+def write_predictions(
+    trained: Trained, frames: tuple[Frame, ...], out: Path, looks: tuple[View, ...]
+) -> Iterator[Path]:
+    """Predict each frame and write `raw`, `colour`, `overlay` and `side_by_side` under `out`.
+
+    Yields:
+        The raw-id mask (16-bit PNG) of each frame once all its files are written.
+    """
+    for name in ("raw", "colour", "overlay", "side_by_side"):
+        (out / name).mkdir(parents=True, exist_ok=True)
+    for frame in frames:
+        image = read_image(frame.image)
+        classes = predict_classes(trained, image, looks)
+        colour = trained.taxonomy.to_colour(classes)
+        truth = _truth_colours(frame, trained.taxonomy)
+        name = f"{Path(frame.name).stem}.png"
+        _write_rgb(out / "colour" / name, colour)
+        _write_rgb(out / "overlay" / name, overlay(image, colour))
+        _write_rgb(out / "side_by_side" / name, side_by_side(*(p for p in (image, truth, colour) if p is not None)))
+        _write_png(out / "raw" / name, trained.taxonomy.to_raw(classes))
+        yield out / "raw" / name
+
+
+def overlay(image: np.ndarray, colour: np.ndarray) -> np.ndarray:
+    """An image with the class colours laid over it, RGB uint8."""
+    return cv2.addWeighted(image, 1 - OVERLAY_OPACITY, colour, OVERLAY_OPACITY, 0)
+
+
+def side_by_side(*pictures: np.ndarray) -> np.ndarray:
+    """Pictures of one size in a row, a white gap between them, RGB uint8."""
+    gap = np.full((pictures[0].shape[0], _GAP, 3), 255, np.uint8)
+    row = [part for picture in pictures for part in (picture, gap)]
+    return np.concatenate(row[:-1], axis=1)
+
+
+def _truth_colours(frame: Frame, taxonomy: Taxonomy) -> np.ndarray | None:
+    if frame.mask is None:
+        return None
+    raw = read_mask(frame.mask, allow_8bit=taxonomy.fits_8bit)
+    return taxonomy.to_colour(taxonomy.to_classes(raw, str(frame.mask)))
+
+
+def _write_rgb(path: Path, picture: np.ndarray) -> None:
+    _write_png(path, cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))
+
+
+def _write_png(path: Path, array: np.ndarray) -> None:
+    write_bytes(path, cv2.imencode(".png", array)[1].tobytes())

@@ -1,0 +1,20 @@
+"""Seeds for each purpose, and the switches that decide whether a run repeats itself."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+INITIALISATION, EPOCH = 0, 1
+
+
+def seed_torch(seed: int, purpose: int, epoch: int = 0) -> None:
+    """Seed torch on every device as a function of (seed, purpose, epoch), so that no state needs saving."""
+    torch.manual_seed(int(np.random.SeedSequence((seed, purpose, epoch)).generate_state(1, np.uint64)[0]))
+
+
+def set_determinism(on: bool) -> None:
+    """Allow only deterministic kernels, or any. Always set: a reused worker keeps the last trial's switches."""
+    torch.use_deterministic_algorithms(on)
+    torch.backends.cudnn.deterministic = on
+    torch.backends.cudnn.benchmark = not on

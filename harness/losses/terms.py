@@ -1,0 +1,157 @@
+"""The terms of a loss, each a number from one log-softmax and the truth.
+
+Every term weighs pixels or classes by `class_weights` (C,), leaves ignored pixels out, and is 0, with a graph
+and zero gradients, where nothing is left to average.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from harness.config import IGNORE
+
+
+@dataclass(frozen=True)
+class Overlap:
+    """Soft counts over all valid pixels of a batch, each (C,), in pixels."""
+
+    intersection: Tensor  #: probability of the true class, summed where each class is the truth
+    predicted: Tensor  #: probability of each class, summed
+    true: Tensor  #: pixels of which each class is the truth
+
+    def dice(self, smooth: float) -> Tensor:
+        """(2 I + smooth) / (P + T + smooth) of each class (C,), 0-1; 0 where the fraction is 0 / 0."""
+        return _per(2 * self.intersection + smooth, self.predicted + self.true + smooth)
+
+
+@dataclass(frozen=True)
+class Pixels:
+    """What the terms share, computed once for a batch; the counts of Dice only where a term asks for them."""
+
+    log_p: Tensor  #: log-probabilities (N C H W), float32, or float64 where the logits are
+    truth: Tensor  #: class of each pixel (N H W), int64; 0 where ignored
+    valid: Tensor  #: whether a pixel counts (N H W), bool
+
+    @classmethod
+    def from_logits(cls, logits: Tensor, truth: Tensor) -> Pixels:
+        """Take logits (N C H W) of any float type and truth (N H W), int64, 0 to C - 1 or IGNORE."""
+        precise = logits if logits.dtype == torch.float64 else logits.float()
+        valid = truth != IGNORE
+        return cls(precise.log_softmax(dim=1), torch.where(valid, truth, 0), valid)
+
+    @cached_property
+    def cross_entropy(self) -> Tensor:
+        """-ln p of the true class (N H W), in nats; where ignored, the number is to be weighed by 0."""
+        return -self.log_p.gather(1, self.truth.unsqueeze(1)).squeeze(1)
+
+    @cached_property
+    def count(self) -> Tensor:
+        """How many pixels count, as a float scalar."""
+        return self.valid.sum().to(self.log_p.dtype)
+
+    @cached_property
+    def overlap(self) -> Overlap:
+        """The soft counts of Dice over the whole batch."""
+        inside = self.valid.to(self.log_p.dtype)
+        return Overlap(
+            intersection=self._sum_by_truth((-self.cross_entropy).exp() * inside),
+            predicted=(self.log_p.exp() * inside.unsqueeze(1)).sum((0, 2, 3)),
+            true=self._sum_by_truth(inside),
+        )
+
+    def weights(self, class_weights: Tensor) -> Tensor:
+        """The true class's weight at each pixel (N H W); 0 where ignored."""
+        return class_weights[self.truth] * self.valid
+
+    def _sum_by_truth(self, values: Tensor) -> Tensor:
+        # Per image row first: beside one running float32 sum over a batch, each pixel would lose its digits.
+        images, height, _ = values.shape
+        rows = values.new_zeros(images, height, self.log_p.shape[1])
+        return rows.scatter_add(2, self.truth, values).sum((0, 1))
+
+
+def cross_entropy(pixels: Pixels, class_weights: Tensor, label_smoothing: float) -> Tensor:
+    """Sum of w_y * ce over the sum of w_y, as `torch.nn.functional.cross_entropy` takes the mean.
+
+    `label_smoothing` e, 0-1, mixes in e / C times the sum over classes of w_c * -ln p_c (arXiv 1512.00567).
+    """
+    weights = pixels.weights(class_weights)
+    total = (weights * pixels.cross_entropy).sum()
+    if label_smoothing > 0:
+        log_p = (pixels.log_p * pixels.valid.unsqueeze(1)).sum((0, 2, 3))
+        spread = -(class_weights * log_p).mean()
+        total = (1 - label_smoothing) * total + label_smoothing * spread
+    return _per(total, weights.sum())
+
+
+def focal(pixels: Pixels, class_weights: Tensor, gamma: float) -> Tensor:
+    """Sum of w_y * (1 - p)^gamma * ce over the sum of w_y (arXiv 1708.02002, alpha = w).
+
+    The paper divides by the number of positives; this divides by the sum of weights, so that gamma 0 is the
+    weighted cross-entropy exactly.
+    """
+    weights = pixels.weights(class_weights)
+    modulated = _one_minus_exp(pixels.cross_entropy) ** gamma * pixels.cross_entropy
+    return _per((weights * modulated).sum(), weights.sum())
+
+
+def dice(pixels: Pixels, class_weights: Tensor, smooth: float) -> Tensor:
+    """1 - soft Dice, averaged by class weight over the classes that the batch's truth holds."""
+    present = (pixels.overlap.true > 0).to(class_weights.dtype)
+    return _weighted_mean(1 - pixels.overlap.dice(smooth), class_weights * present)
+
+
+def cross_entropy_plain_mean(pixels: Pixels, class_weights: Tensor) -> Tensor:
+    """Sum of w_y * ce over the number of pixels (Ignitia's reduction).
+
+    It is `cross_entropy` times the mean weight of the batch's pixels, which is 0.04 with Ignitia's weights.
+    """
+    return _per((pixels.weights(class_weights) * pixels.cross_entropy).sum(), pixels.count)
+
+
+def focal_weight_inside(pixels: Pixels, class_weights: Tensor, gamma: float) -> Tensor:
+    """Plain mean of (1 - exp(-l))^gamma * l, with l = w_y * ce (Ignitia, phases 3 to 6).
+
+    The weight sits inside the modulating factor, which sees p^w in place of p: at p = 0.5 and gamma 2 a class
+    of weight 0.01 counts 5,000 times less than with the weight outside, one of weight 5 3.75 times more.
+    """
+    weighted = pixels.weights(class_weights) * pixels.cross_entropy
+    return _per((_one_minus_exp(weighted) ** gamma * weighted).sum(), pixels.count)
+
+
+def dice_all_classes(pixels: Pixels, class_weights: Tensor, smooth: float) -> Tensor:
+    """1 - soft Dice, averaged by class weight over all classes (Ignitia: smooth 1; DesertMind: 1e-6).
+
+    A class absent from the batch scores smooth / (P + smooth), which is close to 0 unless its probabilities P
+    sum to less than `smooth` pixels: each absent class lifts the loss by up to its share of the weights.
+    """
+    return _weighted_mean(1 - pixels.overlap.dice(smooth), class_weights)
+
+
+def dice_absent_perfect(pixels: Pixels, class_weights: Tensor) -> Tensor:
+    """1 - soft Dice, averaged by class weight over all classes, an absent class counting as perfect.
+
+    Equals `segmentation_models_pytorch.losses.DiceLoss("multiclass", ignore_index=255)` (CodeCrunch): false
+    positives of an absent class cost only what they take from the classes present.
+    """
+    present = (pixels.overlap.true > 0).to(class_weights.dtype)
+    return _weighted_mean((1 - pixels.overlap.dice(0.0)) * present, class_weights)
+
+
+def _one_minus_exp(loss: Tensor) -> Tensor:
+    # A confident pixel has loss 0 exactly: with gamma < 1 the slope is infinite there, and inf * 0 is nan.
+    return (-torch.expm1(-loss)).clamp_min(torch.finfo(loss.dtype).tiny)
+
+
+def _weighted_mean(losses: Tensor, weights: Tensor) -> Tensor:
+    return _per((weights * losses).sum(), weights.sum())
+
+
+def _per(total: Tensor, amount: Tensor) -> Tensor:
+    # No branch on the tensor: the host would have to wait for the device.
+    some = amount > 0
+    return torch.where(some, total, 0.0) / torch.where(some, amount, 1.0)

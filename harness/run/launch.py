@@ -1,0 +1,146 @@
+"""Starting and resuming studies: everything is checked before the first file is written."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import asdict
+
+import torch
+from rich.console import Console
+
+from harness.ablate import Replicates
+from harness.config import (
+    Experiment,
+    ReplicateSettings,
+    SearchSettings,
+    Section,
+    Space,
+    differences,
+    dump_yaml,
+    read_section,
+)
+from harness.data import dataset_fingerprint, dataset_root
+from harness.errors import StudyError
+from harness.run.inprocess import run_inprocess
+from harness.run.preflight import check_experiment, check_resources, settle_experiment, settle_space
+from harness.run.progress import Progress
+from harness.run.study import Displayed, Resources, Study
+from harness.run.worker import pick_device
+from harness.search import Search
+from harness.store import StudyFolder, provenance, write_json, write_text
+
+
+def run_search(
+    folder: StudyFolder,
+    space: Space,
+    resources: Resources,
+    console: Console,
+    *,
+    seed: int,
+    time_budget: float | None = None,
+    resume: bool = False,
+) -> Search:
+    """Search a space in a study folder, new or resumed.
+
+    Args:
+        time_budget: seconds after which no epoch is started; none: no limit.
+
+    Raises:
+        HarnessError: bad input, before anything is written.
+    """
+    deadline = None if time_budget is None else time.monotonic() + time_budget
+    check_folder(folder, resume)
+    check_resources(resources)
+    space, notes = settle_space(space)
+    settings = SearchSettings(space=space, seed=seed, dataset=_dataset(space.experiment))
+    _open_folder(folder, settings, resources, console, notes)
+    search = Search(folder, space, seed, deadline)
+    execute(search, resources, console, space.search.trials, space.experiment.training.epochs)
+    return search
+
+
+def run_replicates(
+    folder: StudyFolder,
+    experiment: Experiment,
+    seeds: Sequence[int],
+    resources: Resources,
+    console: Console,
+    *,
+    resume: bool = False,
+) -> Replicates:
+    """Train one Experiment with several seeds in a study folder, new or resumed.
+
+    Raises:
+        HarnessError: bad input, before anything is written.
+    """
+    check_folder(folder, resume)
+    check_resources(resources)
+    experiment, notes = settle_experiment(experiment)
+    check_experiment(experiment)
+    arms = {folder.name: experiment}
+    settings = ReplicateSettings(arms=arms, dataset=_dataset(experiment))
+    _open_folder(folder, settings, resources, console, notes)
+    study = Replicates(folder, arms, seeds)
+    execute(study, resources, console, len(seeds), experiment.training.epochs)
+    return study
+
+
+def execute(study: Study, resources: Resources, console: Console, planned: int, max_epochs: int) -> None:
+    """Run a study on the chosen executor, with its progress on the console."""
+    with Progress(console, planned, max_epochs) as progress:
+        shown = Displayed(study, progress)
+        if resources.executor == "inprocess":
+            torch.set_num_threads(max(1, int(resources.cpus_per_trial)))
+            run_inprocess(shown)
+        else:
+            # ray takes seconds to import, which the in-process executor need not pay
+            from harness.run.ray_executor import run_on_ray
+
+            run_on_ray(shown, resources)
+
+
+def check_folder(folder: StudyFolder, resume: bool) -> None:
+    """Refuse to write into a study that is there unless resuming, and to resume one that is not.
+
+    Raises:
+        StudyError: the name, and what to do.
+    """
+    if resume and not folder.settings.exists():
+        raise StudyError(f"--resume: there is no study at {folder.path}; leave --resume out to start it")
+    if not resume and folder.path.exists():
+        raise StudyError(
+            f"study '{folder.name}' already exists at {folder.path}; go on with it by --resume, "
+            "or give another --name"
+        )
+
+
+def _open_folder(
+    folder: StudyFolder, settings: Section, resources: Resources, console: Console, notes: list[str]
+) -> None:
+    """Make the folder, or check that a resumed study asks for the same."""
+    console.print(f"[bold]{folder.name}[/] → {folder.path}", highlight=False, soft_wrap=True)
+    for note in notes:
+        console.print(f"weights: {note}", highlight=False, soft_wrap=True)
+    if folder.settings.exists():
+        changed = differences(read_section(type(settings), folder.settings), settings)
+        if changed:
+            raise StudyError(
+                f"study '{folder.name}' cannot go on with other settings: {'; '.join(changed)}; "
+                "give the same ones, or start a new study by another --name"
+            )
+    folder.path.mkdir(parents=True, exist_ok=True)
+    if not folder.provenance.exists():
+        about = {"device": device_name(), "resources": asdict(resources)}
+        write_json(folder.provenance, provenance(dataset=settings.dataset, **about))
+    write_text(folder.settings, dump_yaml(settings.model_dump(mode="json")))
+
+
+def device_name() -> str:
+    """The GPU's name, or `cpu`."""
+    device = pick_device()
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
+
+
+def _dataset(experiment: Experiment) -> str:
+    return dataset_fingerprint(dataset_root(experiment.data))

@@ -1,0 +1,84 @@
+"""What an executor needs of a study, and nothing else."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from harness.config import Trial
+from harness.store import EpochRow, StudyFolder, TrialRow
+
+
+class Study(Protocol):
+    """A search, or a list of trials: the executor asks for trials and reports what becomes of them."""
+
+    folder: StudyFolder
+
+    def next_trial(self) -> Trial | None:
+        """The next trial to run; None where no more are wanted."""
+
+    def on_epoch(self, row: EpochRow) -> bool:
+        """Take an epoch's row; True if the trial goes on."""
+
+    def on_end(self, trial_id: str, error: str | None = None) -> TrialRow | None:
+        """Take the end of a trial; None where it was only interrupted."""
+
+
+class Display(Protocol):
+    """What people see while a study runs."""
+
+    def started(self, trial: Trial) -> None:
+        """A trial starts or goes on."""
+
+    def epoch(self, row: EpochRow) -> None:
+        """A trial finished an epoch."""
+
+    def ended(self, trial_id: str, row: TrialRow | None) -> None:
+        """A trial ended, or was interrupted (no row)."""
+
+
+class Displayed:
+    """A study that shows every call on a display."""
+
+    def __init__(self, study: Study, display: Display) -> None:
+        self.study, self.display, self.folder = study, display, study.folder
+
+    def next_trial(self) -> Trial | None:
+        trial = self.study.next_trial()
+        if trial is not None:
+            self.display.started(trial)
+        return trial
+
+    def on_epoch(self, row: EpochRow) -> bool:
+        goes_on = self.study.on_epoch(row)
+        self.display.epoch(row)
+        return goes_on
+
+    def on_end(self, trial_id: str, error: str | None = None) -> TrialRow | None:
+        row = self.study.on_end(trial_id, error)
+        self.display.ended(trial_id, row)
+        return row
+
+
+@dataclass(frozen=True)
+class Resources:
+    """What one trial takes, how many run at once, and where."""
+
+    executor: str = "ray"
+    gpus_per_trial: float = 0.0
+    cpus_per_trial: float = 1.0
+    concurrency: int | None = None
+    address: str | None = None
+
+
+def describe_error(error: BaseException) -> str:
+    """First line of what went wrong, with the type where it is not one of ours."""
+    first = (str(error).strip() or type(error).__name__).splitlines()[0]
+    ours = type(error).__module__.startswith("harness.")
+    return first if ours else f"{type(error).__name__}: {first}"
+
+
+def runs_path(folder: StudyFolder, trial_id: str) -> Path:
+    """Absolute path of a trial's run folder: workers have their own working directory."""
+    return folder.run(trial_id).path.resolve()

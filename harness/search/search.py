@@ -1,0 +1,135 @@
+"""The search: proposals, rungs and journals behind the three calls that an executor makes."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from harness.config import Experiment, Space, Trial, apply_overrides, to_overrides
+from harness.errors import ConfigError
+from harness.search.asha import Asha
+from harness.search.proposals import Proposals, default_pick
+from harness.store import EpochRow, Record, StudyFolder, TrialRow, experiment_text, write_text
+
+
+class Search:
+    """A study whose trials are proposed by Optuna and stopped at rungs.
+
+    The journals and Optuna's storage hold everything: opening a folder again replays the rungs from the
+    rows and starts with the trials that did not end.
+    """
+
+    def __init__(self, folder: StudyFolder, space: Space, seed: int, deadline: float | None = None) -> None:
+        self.folder, self.space, self.seed, self.deadline = folder, space, seed, deadline
+        self.record = Record(folder)
+        self.proposals = Proposals(folder, space, seed)
+        if not len(self.proposals) and (default := default_pick(space)):
+            self.proposals.enqueue(default)
+        search = space.search
+        self.asha = Asha(search.grace_epochs, search.reduction_factor, space.experiment.training.epochs)
+        self.running: dict[str, _Running] = {}
+        self._replay()
+
+    def next_trial(self) -> Trial | None:
+        """The next trial to run; None where no more are wanted."""
+        if self._unfinished:
+            return self._start(*self._unfinished.pop(0))
+        while len(self.proposals) < self.space.search.trials and not self.out_of_time():
+            number, picked = self.proposals.ask()
+            trial = self._make_trial(number, picked)
+            if trial is not None:
+                return self._start(number, picked, trial)
+        return None
+
+    def on_epoch(self, row: EpochRow) -> bool:
+        """Record an epoch; True if the trial goes on."""
+        running = self.running[row.trial]
+        if self.record.add_epoch(row):
+            self.proposals.report(running.number, row.epoch, row.score)
+        running.stopped = not self.asha.report(row.trial, row.epoch, row.score) and not row.done
+        running.finished = row.done
+        return not (row.done or running.stopped or self.out_of_time())
+
+    def on_end(self, trial_id: str, error: str | None = None) -> TrialRow | None:
+        """Record the end of a trial; None where it was only interrupted and can be resumed."""
+        running = self.running.pop(trial_id)
+        if error is None and not (running.stopped or running.finished):
+            return None
+        outcome = "failed" if error is not None else "stopped" if running.stopped else "complete"
+        row = self.record.end(
+            trial_id, running.number, running.trial.seed, outcome, picked=running.picked, error=error
+        )
+        self.proposals.tell(running.number, outcome, row.score)
+        self._write_best()
+        return row
+
+    def out_of_time(self) -> bool:
+        """Whether the time budget is used up."""
+        return self.deadline is not None and time.monotonic() >= self.deadline
+
+    def experiment_of(self, picked: dict[str, Any]) -> Experiment:
+        """The complete Experiment of picked values."""
+        return apply_overrides(self.space.experiment, to_overrides(self.space, picked))
+
+    def _make_trial(self, number: int, picked: dict[str, Any]) -> Trial | None:
+        """The trial of picked values; values that exclude each other are a failed trial."""
+        try:
+            experiment = self.experiment_of(picked)
+        except ConfigError as error:
+            self.record.end(f"invalid-{number}", number, self.seed, "failed", picked=picked, error=str(error))
+            self.proposals.tell(number, "failed", None)
+            return None
+        trial = Trial(experiment, self.seed)
+        # the same values again are worth a new seed, not the same numbers twice
+        while trial.id in self.record.ended or trial.id in self.running:
+            trial = Trial(experiment, trial.seed + 1)
+        self.proposals.note(number, trial=trial.id, seed=trial.seed)
+        return trial
+
+    def _start(self, number: int, picked: dict[str, Any], trial: Trial) -> Trial:
+        self.running[trial.id] = _Running(number, picked, trial)
+        return trial
+
+    def _replay(self) -> None:
+        """Rebuild the rungs, settle trials whose end was not told to Optuna, find those to go on with."""
+        for row in self.folder.epochs.read():
+            self.asha.report(row.trial, row.epoch, row.score)
+        self._unfinished: list[tuple[int, dict[str, Any], Trial]] = []
+        for frozen in self.proposals.unfinished():
+            number, picked = frozen.number, dict(frozen.params)
+            trial_id, seed = frozen.user_attrs.get("trial"), frozen.user_attrs.get("seed")
+            if trial_id in self.record.ended:
+                ended = self.record.ended[trial_id]
+                self.proposals.tell(number, ended.outcome, ended.score)
+            elif seed is None:
+                # killed between the draw and the note: the values were never run
+                self.proposals.tell(number, "failed", None)
+            else:
+                self._unfinished.append((number, picked, Trial(self.experiment_of(picked), seed)))
+                for row in self.record.epochs.get(trial_id, []):
+                    self.proposals.report(number, row.epoch, row.score)
+
+    def _write_best(self) -> None:
+        ranking = self.record.ranking()
+        if ranking:
+            write_text(self.folder.best, export_text(self, ranking[0], 1))
+
+
+class _Running:
+    """A trial under way."""
+
+    def __init__(self, number: int, picked: dict[str, Any], trial: Trial) -> None:
+        self.number, self.picked, self.trial = number, picked, trial
+        self.stopped = self.finished = False
+
+
+def export_text(search: Search, row: TrialRow, rank: int) -> str:
+    """A trial's Experiment as a complete YAML file that says where it came from."""
+    return experiment_text(
+        search.experiment_of(row.picked),
+        f"rank {rank} of study {search.folder.name}: trial {row.number} ({row.trial}), {row.outcome}",
+        f"validation mIoU {row.score:.4f} at epoch {row.best_epoch} of {row.epochs} run, seed {row.seed}",
+        *(f"{name}: {value}" for name, value in row.picked.items()),
+    )
+
+

@@ -1,0 +1,68 @@
+"""The running record of a study: its journals, and what they say so far."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, Literal
+
+from harness.store.folders import StudyFolder
+from harness.store.rows import EpochRow, TrialRow
+
+
+class Record:
+    """The rows of a study, on disk and in memory; the driver is their only writer."""
+
+    def __init__(self, folder: StudyFolder) -> None:
+        self.folder = folder
+        self.ended: dict[str, TrialRow] = {row.trial: row for row in folder.trials.read()}
+        self.epochs: dict[str, list[EpochRow]] = {}
+        for row in folder.epochs.read():
+            self.epochs.setdefault(row.trial, []).append(row)
+
+    def add_epoch(self, row: EpochRow) -> bool:
+        """Write a row; False, and nothing written, where that epoch of the trial is known (a resumed run)."""
+        known = self.epochs.setdefault(row.trial, [])
+        if row.epoch <= len(known):
+            return False
+        self.folder.epochs.append(row)
+        known.append(row)
+        return True
+
+    def end(
+        self,
+        trial: str,
+        number: int,
+        seed: int,
+        outcome: Literal["complete", "stopped", "failed"],
+        *,
+        picked: dict[str, Any],
+        error: str | None = None,
+    ) -> TrialRow:
+        """Write a trial's last row and return it."""
+        rows = self.epochs.get(trial, [])
+        best = best_epoch(rows)
+        row = TrialRow(
+            trial=trial,
+            number=number,
+            outcome=outcome,
+            seed=seed,
+            picked=picked,
+            score=best.score if best else None,
+            best_epoch=best.epoch if best else None,
+            epochs=len(rows),
+            seconds=sum(r.train_seconds + r.val_seconds for r in rows),
+            error=error,
+        )
+        self.folder.trials.append(row)
+        self.ended[trial] = row
+        return row
+
+    def ranking(self) -> list[TrialRow]:
+        """Ended trials with a score, the best first; trials that ran to their end before those stopped."""
+        scored = [row for row in self.ended.values() if row.score is not None and row.outcome != "failed"]
+        return sorted(scored, key=lambda row: (row.outcome != "complete", -row.score, row.number))
+
+
+def best_epoch(rows: Iterable[EpochRow]) -> EpochRow | None:
+    """The first row of the highest score; None where there is none."""
+    return max(rows, key=lambda row: row.score, default=None)

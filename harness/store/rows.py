@@ -1,0 +1,43 @@
+"""The records in the journals."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import Field
+
+from harness.config import Section
+
+
+class EpochRow(Section):
+    """One epoch of one trial."""
+
+    trial: str = Field(description="trial id")
+    epoch: int = Field(ge=1, description="from 1")
+    score: float = Field(description="validation mIoU over the classes in the truth, 0-1")
+    train_loss: float = Field(description="mean over the epoch's images")
+    val_loss: float = Field(description="mean over the validation images, at the raster of the score")
+    terms: dict[str, float] = Field(description="unweighted training loss of each active term")
+    iou: dict[str, float | None] = Field(description="validation IoU per class; none: not in the truth")
+    train_score: float | None = Field(description="training mIoU without augmentation; none: not asked for")
+    lr: dict[str, float] = Field(description="learning rate in effect, per parameter group")
+    train_seconds: float = Field(description="training, seconds")
+    val_seconds: float = Field(description="validation, seconds")
+    images: int = Field(description="training images seen in the epoch")
+    peak_memory_mb: float | None = Field(description="peak allocated GPU memory, MB; none: no GPU")
+    done: bool = Field(description="no epoch follows: all run, or the trial's own patience is over")
+
+
+class TrialRow(Section):
+    """The end of one trial."""
+
+    trial: str = Field(description="trial id")
+    number: int = Field(ge=0, description="position in the study, from 0; equals Optuna's trial number")
+    outcome: Literal["complete", "stopped", "failed"] = Field(description="stopped: early, at a rung")
+    seed: int = Field(description="seed of the training")
+    picked: dict[str, Any] = Field(description="parameter name to value or label")
+    score: float | None = Field(description="best epoch's score; none: no epoch finished")
+    best_epoch: int | None = Field(description="epoch of the best score")
+    epochs: int = Field(description="epochs finished")
+    seconds: float = Field(description="training and validation, seconds")
+    error: str | None = Field(description="what went wrong, if it failed")
