@@ -1,7 +1,7 @@
 """Decoded frames on disk, shared by every trial of a machine.
 
-Decoding a PNG is three quarters of the cost of a training sample and depends on nothing that a search varies, so
-it is paid once per data set and size. A cache folder appears whole, by one rename, or not at all.
+Decoding a PNG is three quarters of the cost of a training sample and depends on nothing that a search varies,
+so it is paid once per data set and size. A cache folder appears whole, by one rename, or not at all.
 """
 
 from __future__ import annotations
@@ -37,7 +37,8 @@ class FrameArrays:
     """The decoded frames of a split, as read-only memory maps.
 
     `images` uint8 RGB (N H W 3); `masks` uint16 raw ids (N H W), or None where only images were asked for;
-    `native_sizes` (height, width) of each frame before it was resized. Pickling sends the folder, not the pixels.
+    `native_sizes` (height, width) of each frame before it was resized. Pickling sends the folder, not the
+    pixels.
     """
 
     folder: Path
@@ -80,27 +81,31 @@ def open_frames(
 ) -> FrameArrays:
     """Open the decoded frames of a split; they are decoded first where no process has done so yet.
 
-    `size` (height, width) resizes images bilinearly and masks to the nearest pixel; None keeps the native size.
-    `masks` False opens every image and no mask; True opens the frames that have a mask, which in train and val is
-    all of them. The cache is keyed by the content of the data set, so that a changed file is a new cache. Several
-    processes may ask at once: each builds its own copy and the first to finish stays; opening the frames once
-    before the workers start saves that work.
+    `size` (height, width) resizes images bilinearly and masks to the nearest pixel; None keeps the native
+    size. `masks` False opens every image and no mask; True opens the frames that have a mask, which in train
+    and val is all of them. The cache is keyed by the content of the data set, so that a changed file is a new
+    cache. Several processes may ask at once: each builds its own copy and the first to finish stays; opening
+    the frames once before the workers start saves that work.
 
-    Raises DataError: a file that breaks a rule, no masks, frames of several sizes where `size` is None, or too
-    little room on the disk.
+    Raises DataError: a file that breaks a rule, no masks, frames of several sizes where `size` is None, or
+    too little room on the disk.
     """
     frames = [f for f in list_frames(root, split) if not masks or f.mask is not None]
     if not frames:
-        raise DataError(f"{root / split}: no frame has a mask, so nothing can be trained or scored; add Segmentation/")
+        raise DataError(
+            f"{root / split}: no frame has a mask, so nothing can be trained or scored; add Segmentation/"
+        )
     side = "native" if size is None else f"{size[0]}x{size[1]}"
     kind = "" if masks else "-images"
     depth = "-8bit" if allow_8bit else ""
     name = f"frames-v{_CACHE_VERSION}-{dataset_fingerprint(root)}-{split}-{side}{kind}{depth}"
-    return _load(build_once(cache_folder() / name, lambda folder: _write(folder, frames, size, masks, allow_8bit)))
+    return _load(
+        build_once(cache_folder() / name, lambda folder: _write(folder, frames, size, masks, allow_8bit))
+    )
 
 
 def build_once(folder: Path, build: Callable[[Path], None]) -> Path:
-    """`folder`, after `build` has filled it where it does not exist; whole or not at all, whoever asks at once."""
+    """`folder`, filled by `build` where it does not exist: whole or not at all, whoever asks at once."""
     if folder.is_dir():
         return folder
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -145,7 +150,11 @@ def _load(folder: Path) -> FrameArrays:
 def _write(folder: Path, frames: Sequence[Frame], size: Size | None, masks: bool, allow_8bit: bool) -> None:
     def prepare(frame: Frame) -> tuple[NDArray[np.uint8], NDArray[np.uint16] | None, Size]:
         image, mask = read_frame(frame if masks else Frame(frame.name, frame.image, None), allow_8bit)
-        return _resized(image, size, cv2.INTER_LINEAR), _resized(mask, size, cv2.INTER_NEAREST), image.shape[:2]
+        return (
+            _resized(image, size, cv2.INTER_LINEAR),
+            _resized(mask, size, cv2.INTER_NEAREST),
+            image.shape[:2],
+        )
 
     shape = size or prepare(frames[0])[2]
     _check_room(folder, len(frames) * shape[0] * shape[1] * (5 if masks else 3))
@@ -167,7 +176,7 @@ def _write(folder: Path, frames: Sequence[Frame], size: Size | None, masks: bool
 
 
 def _resized(array: NDArray | None, size: Size | None, interpolation: int) -> NDArray | None:
-    """Resize as albumentations' Resize does, bit for bit: cv2 without antialiasing, and for masks INTER_NEAREST.
+    """Resize bit for bit as albumentations does: cv2 without antialiasing, and for masks INTER_NEAREST.
 
     INTER_NEAREST_EXACT picks other pixels at most factors; the teams' masks, and their scores, come from
     INTER_NEAREST.
@@ -187,14 +196,14 @@ def _check_room(folder: Path, needed: int) -> None:
     free = shutil.disk_usage(folder).free
     if needed > free:
         raise DataError(
-            f"the decoded frames need {needed / 1e9:.1f} GB in {cache_folder()}, where {free / 1e9:.1f} GB are free; "
-            "free some room, set HARNESS_CACHE to a larger disk, or use a smaller data.input_size"
+            f"the decoded frames need {needed / 1e9:.1f} GB in {cache_folder()}, where {free / 1e9:.1f} GB are "
+            "free; free some room, set HARNESS_CACHE to a larger disk, or use a smaller data.input_size"
         )
 
 
 def _sizes_differ(frame: Frame, size: Size, first: Frame, first_size: Size) -> str:
     return (
         f"{frame.image}: {size[0]}x{size[1]} (height x width), but {first.image.name} is "
-        f"{first_size[0]}x{first_size[1]}; frames of several sizes cannot be kept at native size: resize the files, "
-        "or use no crop step and evaluation.raster input, so that all are resized to data.input_size"
+        f"{first_size[0]}x{first_size[1]}; frames of several sizes cannot be kept at native size: resize the "
+        "files, or use no crop step and evaluation.raster input, so that all are resized to data.input_size"
     )

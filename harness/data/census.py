@@ -101,11 +101,14 @@ def census(root: Path, split: str, taxonomy: Taxonomy) -> Census:
 def class_counts(frames: FrameArrays, taxonomy: Taxonomy) -> NDArray[np.int64]:
     """Count the pixels of each class, int64 (C,), ignored ones left out.
 
-    Class weights come from these counts. They are taken from the frames as they are: counted over an augmented
-    loader, as two of the teams did, the border fill of rotated frames enters the weight of a class (trap T4).
+    Class weights come from these counts. They are taken from the frames as they are: counted over an
+    augmented loader, as two of the teams did, the border fill of rotated frames enters the weight of a class
+    (trap T4).
     """
     if frames.masks is None:
-        raise DataError("these frames were opened without masks, so no class can be counted; open them with masks=True")
+        raise DataError(
+            "these frames were opened without masks, so no class can be counted; open them with masks=True"
+        )
     counts = np.zeros(256, np.int64)
     for name, mask in zip(frames.names, frames.masks, strict=True):
         counts += np.bincount(taxonomy.to_classes(mask, name).ravel(), minlength=256)

@@ -1,7 +1,11 @@
-"""Frame folders in the official layout: which files belong together, and how one is read without being trusted.
+"""Frame folders in the official layout: which files belong together, and how one is read safely.
+
+The split folders lie side by side:
 
     <root>/<split>/Color_Images/0000060.png     8-bit RGB
     <root>/<split>/Segmentation/0000060.png     16-bit, one channel, raw ids
+
+Train and val need a mask for every image; test may have none.
 """
 
 from __future__ import annotations
@@ -37,7 +41,7 @@ R = TypeVar("R")
 
 @dataclass(frozen=True)
 class Frame:
-    """One image and its mask; the mask is None where a test frame has none. `name` is the file name's stem."""
+    """One image and its mask, None where a test frame has none; `name` is the file name's stem."""
 
     name: str
     image: Path
@@ -47,8 +51,8 @@ class Frame:
 def list_frames(root: Path, split: str) -> tuple[Frame, ...]:
     """List the frames of a split, sorted by name.
 
-    Raises DataError: a folder is missing or empty, two images share a name, or an image and a mask of train or
-    val lack their partner (a test frame may lack its mask).
+    Raises DataError: a folder is missing or empty, two images share a name, or an image and a mask of train
+    or val lack their partner (a test frame may lack its mask).
     """
     frames, problems = find_frames(root, split)
     if problems:
@@ -94,7 +98,8 @@ def read_mask(path: Path, allow_8bit: bool = False) -> NDArray[np.uint16]:
     8-bit masks are accepted only where `allow_8bit` says that the taxonomy's ids fit into 8 bits.
     Raises DataError for a file that is missing, cut short, damaged, not of one channel, or of another depth.
     """
-    # IMREAD_UNCHANGED: by default OpenCV keeps the high byte only, where 100 and 200 become 0, and 10000 becomes 39
+    # IMREAD_UNCHANGED: by default OpenCV keeps the high byte only, where 100 and 200 become 0, and 10000
+    # becomes 39
     mask = _decode(path, cv2.IMREAD_UNCHANGED)
     if mask.ndim != 2:
         raise DataError(
@@ -104,9 +109,9 @@ def read_mask(path: Path, allow_8bit: bool = False) -> NDArray[np.uint16]:
     if mask.dtype == np.uint16 or (allow_8bit and mask.dtype == np.uint8):
         return mask.astype(np.uint16, copy=False)
     raise DataError(
-        f"{path}: an 8-bit mask; ids above 255 (Sky is 10000) do not fit into 8 bits, so a converter, or cv2.imread "
-        "without IMREAD_UNCHANGED, has destroyed them: fetch the 16-bit original. 8-bit masks are read only with "
-        "a taxonomy of kind custom whose ids are all 255 or less"
+        f"{path}: an 8-bit mask; ids above 255 (Sky is 10000) do not fit into 8 bits, so a converter, or "
+        "cv2.imread without IMREAD_UNCHANGED, has destroyed them: fetch the 16-bit original. 8-bit masks are "
+        "read only with a taxonomy of kind custom whose ids are all 255 or less"
     )
 
 
@@ -130,7 +135,8 @@ def read_frame(frame: Frame, allow_8bit: bool = False) -> tuple[NDArray[np.uint8
 def dataset_fingerprint(root: Path) -> str:
     """Sixteen hex digits of the BLAKE2b of every frame file's name and content, in all splits.
 
-    The files are read in full once per process; a change of any name, size or time of change reads them again.
+    The files are read in full once per process; a change of any name, size or time of change reads them
+    again.
     """
     paths = sorted(p for split in existing_splits(root) for p in _frame_files(root / split))
     if not paths:
@@ -140,7 +146,7 @@ def dataset_fingerprint(root: Path) -> str:
 
 
 def read_in_order(read: Callable[[T], R], items: Sequence[T]) -> Iterator[R]:
-    """Apply `read` to every item in threads (OpenCV and hashlib release the GIL); results in the items' order."""
+    """Apply `read` to every item in threads (OpenCV and hashlib release the GIL); results in order."""
     with ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1)) as pool:
         for start in range(0, len(items), _CHUNK):
             yield from list(pool.map(read, items[start : start + _CHUNK]))
@@ -175,14 +181,19 @@ def _naming_problems(folder: Path, files: list[Path], images: dict[str, Path]) -
         return [f"{folder / IMAGES}: no .png or .jpg image; put the frames of this split there"]
     twins = sorted({p.stem for p in files if images[p.stem] != p})
     if twins:
-        return [f"{folder / IMAGES}: {len(twins)} names with two images ({_first(twins)}); keep one file of each"]
+        return [
+            f"{folder / IMAGES}: {len(twins)} names with two images ({_first(twins)}); keep one file of each"
+        ]
     return []
 
 
 def _orphans(folder: Path, what: str, names: list[str]) -> list[str]:
     if not names:
         return []
-    return [f"{folder}: {len(names)} {what} ({_first(names)}); add the partner files of the same name, or remove them"]
+    return [
+        f"{folder}: {len(names)} {what} ({_first(names)}); add their partners of the same name, or remove "
+        "them"
+    ]
 
 
 def _first(names: list[str]) -> str:
@@ -202,7 +213,9 @@ def _decode(path: Path, flag: int) -> NDArray:
     try:
         content = path.read_bytes()
     except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror}); check the path and its permissions") from error
+        raise DataError(
+            f"{path}: cannot be read ({error.strerror}); check the path and its permissions"
+        ) from error
     if not _is_whole(content):
         raise DataError(f"{path}: cut short or damaged ({len(content)} bytes); copy the file again")
     array = cv2.imdecode(np.frombuffer(content, np.uint8), flag)
@@ -214,8 +227,8 @@ def _decode(path: Path, flag: int) -> NDArray:
 def _is_whole(content: bytes) -> bool:
     """Whether a PNG's chunks and checksums, or a JPEG's end marker, are all there.
 
-    OpenCV is not asked, because what it does depends on its version: some return the part that was decoded, the
-    rest black, with no more than a warning. Checksums cost 2 % of the decoding.
+    OpenCV is not asked, because what it does depends on its version: some return the part that was decoded,
+    the rest black, with no more than a warning. Checksums cost 2 % of the decoding.
     """
     if content.startswith(_JPEG_START):
         return _JPEG_END in content[-1024:]

@@ -40,10 +40,13 @@ class Taxonomy:
     def to_classes(self, raw: NDArray[np.uint16], source: str) -> NDArray[np.uint8]:
         """Map raw ids, uint16 (H W), to class indices and IGNORE, uint8 (H W).
 
-        `source` names the mask in messages. Raises DataError for another type, or for ids that are not listed.
+        `source` names the mask in messages. Raises DataError for another type, or for ids that are not
+        listed.
         """
         if raw.dtype != np.uint16:
-            raise DataError(f"{source}: raw ids of type {raw.dtype}; they are uint16, read them with read_mask")
+            raise DataError(
+                f"{source}: raw ids of type {raw.dtype}; they are uint16, read them with read_mask"
+            )
         classes = self.table[raw]
         if (classes == UNMAPPED).any():
             raise DataError(_unlisted_ids(raw[classes == UNMAPPED], source))
@@ -71,8 +74,8 @@ class Taxonomy:
 def build_taxonomy(config: TaxonomyConfig) -> Taxonomy:
     """Build the table that a `taxonomy` section describes.
 
-    Raises ConfigError: a name or an id given twice, a merge that names an unknown class, points to itself or is
-    chained, or fewer than two classes left.
+    Raises ConfigError: a name or an id given twice, a merge that names an unknown class, points to itself or
+    is chained, or fewer than two classes left.
     """
     classes, ignored, unlisted = _parts(config)
     _check_names(classes)
@@ -111,8 +114,8 @@ _FALCON10 = (
     _TREES, _LUSH_BUSHES, _DRY_GRASS, _DRY_BUSHES, _GROUND_CLUTTER, _FLOWERS, _LOGS, _ROCKS, _LANDSCAPE, _SKY,
 )  # fmt: skip
 _FALCON7 = (_TREES, _LUSH_BUSHES, _DRY_GRASS, _DRY_BUSHES, _ROCKS, _LANDSCAPE, _SKY)
-# What the Ignitia team trained on: its table forgot 600, and its arrays started with zeros, so that Flowers became
-# class 0 (trap T1). Its "Background" is therefore Flowers; raw 0 does not occur in the Falcon frames.
+# What the Ignitia team trained on: its table forgot 600, and its arrays started with zeros, so that Flowers
+# became class 0 (trap T1). Its "Background" is therefore Flowers; raw 0 does not occur in the Falcon frames.
 _IGNITIA10 = (
     CustomClass(name="Background", ids=(0, 600), colour=(240, 90, 160)),
     _TREES, _LUSH_BUSHES, _DRY_GRASS, _DRY_BUSHES, _GROUND_CLUTTER, _LOGS, _ROCKS, _LANDSCAPE, _SKY,
@@ -136,7 +139,9 @@ def _parts(config: TaxonomyConfig) -> tuple[tuple[CustomClass, ...], tuple[int, 
 def _check_names(classes: Sequence[CustomClass]) -> None:
     for name, count in Counter(c.name for c in classes).items():
         if count > 1:
-            raise ConfigError(f"taxonomy.classes: {count} classes are called '{name}'; give each its own name")
+            raise ConfigError(
+                f"taxonomy.classes: {count} classes are called '{name}'; give each its own name"
+            )
         if name == "ignore":
             raise ConfigError("taxonomy.classes: 'ignore' cannot be a class; list its ids in taxonomy.ignore")
 
@@ -158,9 +163,13 @@ def _check_merge(merge: Mapping[str, str], names: Sequence[str]) -> None:
         if source not in names:
             raise ConfigError(f"taxonomy.merge: no class '{source}'{did_you_mean(source, names)}")
         if target not in (*names, "ignore"):
-            raise ConfigError(f"taxonomy.merge.{source}: no class '{target}'{did_you_mean(target, [*names, 'ignore'])}")
+            raise ConfigError(
+                f"taxonomy.merge.{source}: no class '{target}'{did_you_mean(target, [*names, 'ignore'])}"
+            )
         if source == target:
-            raise ConfigError(f"taxonomy.merge: '{source}' into itself; name another class, or remove the line")
+            raise ConfigError(
+                f"taxonomy.merge: '{source}' into itself; name another class, or remove the line"
+            )
         if target in merge:
             raise ConfigError(
                 f"taxonomy.merge: '{source}' into '{target}', which is merged itself; "

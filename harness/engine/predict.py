@@ -67,7 +67,7 @@ def side_by_side(*pictures: np.ndarray) -> np.ndarray:
 def _truth_colours(frame: Frame, taxonomy: Taxonomy) -> np.ndarray | None:
     if frame.mask is None:
         return None
-    raw = read_mask(frame.mask, allow_8bit=taxonomy.fits_8bit)
+    raw = read_mask(frame.mask, allow_8bit=taxonomy.eight_bit)
     return taxonomy.to_colour(taxonomy.to_classes(raw, str(frame.mask)))
 
 

@@ -11,7 +11,7 @@ from harness.config import Experiment
 from harness.data import Taxonomy, build_taxonomy
 from harness.engine.checkpoint import load_header, load_weights
 from harness.errors import StudyError
-from harness.models import build_model, without_pretrained
+from harness.models import build_model
 from harness.store import RunFolder
 
 
@@ -37,6 +37,7 @@ def open_run(run: RunFolder, device: torch.device) -> Trained:
     header = load_header(run.best)
     taxonomy = build_taxonomy(experiment.taxonomy)
     # the checkpoint holds every weight: nothing is fetched to be thrown away
-    model = build_model(without_pretrained(experiment.model), len(taxonomy.names))
+    random_weights = experiment.model.model_copy(update={"weights": "none"})
+    model = build_model(random_weights, len(taxonomy.names))
     load_weights(run.best, model)
     return Trained(experiment, taxonomy, model.to(device).eval(), header["epoch"], header["score"])

@@ -14,7 +14,7 @@ from harness.config.space import ChoiceParameter, Scalar
 from harness.data import build_taxonomy, dataset_root, list_frames
 from harness.errors import ConfigError, StudyError
 from harness.losses import build_loss
-from harness.models import check_input_size, settle_weights
+from harness.models import check_input_size, needs_two_images, settle_weights
 from harness.run.study import Resources
 
 _IF_AVAILABLE = "pretrained_if_available"
@@ -44,8 +44,20 @@ def check_experiment(experiment: Experiment) -> None:
     build_loss(experiment.loss, np.ones(len(names)), names)
     check_input_size(experiment.model, experiment.data.input_size)
     root = dataset_root(experiment.data)
-    for split in ("train", "val"):
-        list_frames(root, split)
+    frames = {split: list_frames(root, split) for split in ("train", "val")}
+    _check_batches(experiment, len(frames["train"]))
+
+
+def _check_batches(experiment: Experiment, frames: int) -> None:
+    """Refuse a batch of one image where BatchNorm needs two: it would stop the first epoch."""
+    training = experiment.training
+    size = min(training.batch_size, frames)
+    alone = size == 1 or (frames % size == 1 and not training.drop_last)
+    if alone and needs_two_images(experiment.model, experiment.data.input_size):
+        raise ConfigError(
+            f"training.batch_size {training.batch_size} with {frames} frames gives a batch of one image, on which this "
+            "model's BatchNorm cannot train; use another batch size, or training.drop_last: true"
+        )
 
 
 def settle_experiment(experiment: Experiment) -> tuple[Experiment, list[str]]:

@@ -2,6 +2,6 @@
 
 from harness.search.asha import Asha, rung_epochs
 from harness.search.proposals import Proposals, default_pick
-from harness.search.search import Search, export_text
+from harness.search.search import Search, read_export
 
-__all__ = ["Asha", "Proposals", "Search", "default_pick", "export_text", "rung_epochs"]
+__all__ = ["Asha", "Proposals", "Search", "default_pick", "read_export", "rung_epochs"]

@@ -5,8 +5,8 @@ from __future__ import annotations
 import time
 from typing import Any
 
-from harness.config import Experiment, Space, Trial, apply_overrides, to_overrides
-from harness.errors import ConfigError
+from harness.config import Experiment, SearchSettings, Space, Trial, apply_overrides, read_section, to_overrides
+from harness.errors import ConfigError, StudyError
 from harness.search.asha import Asha
 from harness.search.proposals import Proposals, default_pick
 from harness.store import EpochRow, Record, StudyFolder, TrialRow, experiment_text, write_text
@@ -112,7 +112,7 @@ class Search:
     def _write_best(self) -> None:
         ranking = self.record.ranking()
         if ranking:
-            write_text(self.folder.best, export_text(self, ranking[0], 1))
+            write_text(self.folder.best, export_text(self.space, ranking[0], 1, self.folder.name))
 
 
 class _Running:
@@ -123,13 +123,29 @@ class _Running:
         self.stopped = self.finished = False
 
 
-def export_text(search: Search, row: TrialRow, rank: int) -> str:
+def export_text(space: Space, row: TrialRow, rank: int, study: str) -> str:
     """A trial's Experiment as a complete YAML file that says where it came from."""
     return experiment_text(
-        search.experiment_of(row.picked),
-        f"rank {rank} of study {search.folder.name}: trial {row.number} ({row.trial}), {row.outcome}",
+        apply_overrides(space.experiment, to_overrides(space, row.picked)),
+        f"rank {rank} of study {study}: trial {row.number} ({row.trial}), {row.outcome}",
         f"validation mIoU {row.score:.4f} at epoch {row.best_epoch} of {row.epochs} run, seed {row.seed}",
         *(f"{name}: {value}" for name, value in row.picked.items()),
     )
 
 
+def read_export(folder: StudyFolder, rank: int) -> str:
+    """The Experiment of rank `rank` (from 1) of a search on disk, as `export_text` writes it.
+
+    Raises:
+        StudyError: the study has fewer ranked trials.
+        ConfigError: the folder holds no search.
+    """
+    space = read_section(SearchSettings, folder.settings).space
+    ranking = Record(folder).ranking()
+    if rank > len(ranking):
+        raise StudyError(
+            f"--rank {rank}: study '{folder.name}' has {len(ranking)} trials with a score; give 1 to {len(ranking)}"
+            if ranking
+            else f"study '{folder.name}' has no trial with a score yet; let it go on first"
+        )
+    return export_text(space, ranking[rank - 1], rank, folder.name)

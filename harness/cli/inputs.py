@@ -1,0 +1,47 @@
+"""From command-line words to sections and resources."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from pathlib import Path
+
+from harness.config import Experiment, Space, apply_overrides, parse_override, read_section
+from harness.store import StudyFolder, results_folder
+
+DEFAULT_SPACE = Path(__file__).resolve().parents[2] / "search_spaces" / "default.yaml"
+
+
+def read_experiment(path: Path | None, data: Path | None, overrides: list[str]) -> Experiment:
+    """An Experiment file (none: the default), with the data folder and overrides put in."""
+    experiment = Experiment() if path is None else read_section(Experiment, path)
+    return change_experiment(experiment, data, overrides)
+
+
+def change_experiment(experiment: Experiment, data: Path | None, overrides: list[str]) -> Experiment:
+    """An Experiment with the data folder and `path=value` overrides put in."""
+    changes = {} if data is None else {"data.root": str(data)}
+    return apply_overrides(experiment, changes | dict(parse_override(text) for text in overrides))
+
+
+def read_space(
+    path: Path | None,
+    experiment: Path | None,
+    data: Path | None,
+    overrides: list[str],
+    *,
+    trials: int | None,
+    max_epochs: int | None,
+) -> Space:
+    """A Space file with the command line's choices put in."""
+    space = read_section(Space, path or DEFAULT_SPACE)
+    base = space.experiment if experiment is None else read_section(Experiment, experiment)
+    if max_epochs is not None:
+        overrides = [*overrides, f"training.epochs={max_epochs}"]
+    base = change_experiment(base, data, overrides)
+    search = space.search if trials is None else apply_overrides(space.search, {"trials": trials})
+    return space.model_copy(update={"experiment": base, "search": search})
+
+
+def study_folder(name: str | None, stem: str) -> StudyFolder:
+    """The folder of a new study; without a name, the stem and the time."""
+    return StudyFolder(results_folder() / (name or f"{stem}-{datetime.now():%Y%m%d-%H%M%S}"))

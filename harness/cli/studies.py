@@ -1,0 +1,112 @@
+"""`harness search`, `train` and `export`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from harness.cli.app import INTERRUPTED, SOME_FAILED, app, console, parse_duration
+from harness.errors import ConfigError, StudyError
+
+Data = Annotated[Path | None, typer.Option(help="Dataset folder in the official layout; none: synthetic desert.")]
+Set = Annotated[
+    list[str] | None, typer.Option("--set", metavar="FIELD=VALUE", help="Override one field; may be repeated.")
+]
+Name = Annotated[str | None, typer.Option(help="Study name: the folder under results/.")]
+Gpus = Annotated[float, typer.Option(min=0, help="GPUs of one trial; 0.5: two trials share one.")]
+Cpus = Annotated[float, typer.Option(min=0.1, help="CPU cores of one trial.")]
+Concurrency = Annotated[int | None, typer.Option(min=1, help="Trials at once; none: as many as fit.")]
+Address = Annotated[str | None, typer.Option(help="Ray cluster to join, e.g. auto; none: this machine alone.")]
+Executor = Annotated[Literal["ray", "inprocess"], typer.Option(help="Where trials run.")]
+Resume = Annotated[bool, typer.Option("--resume", help="Go on with the study of this name.")]
+
+
+@app.command()
+def search(
+    space: Annotated[Path | None, typer.Argument(help="What may vary; none: search_spaces/default.yaml.")] = None,
+    experiment: Annotated[Path | None, typer.Option(help="Default Experiment in place of the space's own.")] = None,
+    data: Data = None,
+    set_: Set = None,
+    name: Name = None,
+    trials: Annotated[int | None, typer.Option(min=1, help="Trials in all; none: the space's own.")] = None,
+    max_epochs: Annotated[int | None, typer.Option(min=1, help="Epochs of a trial that is not stopped.")] = None,
+    time_budget: Annotated[str | None, typer.Option(help="Start no epoch after this long: 90s, 30m, 2h.")] = None,
+    gpus_per_trial: Gpus = 0.0,
+    cpus_per_trial: Cpus = 1.0,
+    concurrency: Concurrency = None,
+    address: Address = None,
+    executor: Executor = "ray",
+    seed: Annotated[int, typer.Option(min=0, help="Seed of proposals and trainings.")] = 0,
+    resume: Resume = False,
+) -> None:
+    """Search a space: Optuna proposes, ASHA stops the hopeless early."""
+    from harness.cli import inputs
+    from harness.report import search_summary
+    from harness.run import Resources, run_search
+
+    if resume and name is None:
+        raise StudyError("--resume needs --name: which study is to go on?")
+    what = inputs.read_space(space, experiment, data, set_ or [], trials=trials, max_epochs=max_epochs)
+    budget = parse_duration(time_budget)
+    folder = inputs.study_folder(name, (space or inputs.DEFAULT_SPACE).stem)
+    resources = Resources(executor, gpus_per_trial, cpus_per_trial, concurrency, address)
+    study = run_search(folder, what, resources, console, seed=seed, time_budget=budget, resume=resume)
+    console.print(search_summary(folder))
+    _exit(folder.name, interrupted=bool(study.running) and not study.out_of_time(), rows=study.record.ended.values())
+
+
+@app.command()
+def train(
+    experiment: Annotated[Path, typer.Argument(help="Experiment file, e.g. from `harness export`.")],
+    data: Data = None,
+    set_: Set = None,
+    name: Name = None,
+    seeds: Annotated[int, typer.Option(min=1, help="Trainings, with seeds 0, 1, ...")] = 3,
+    gpus_per_trial: Gpus = 0.0,
+    cpus_per_trial: Cpus = 1.0,
+    concurrency: Concurrency = None,
+    address: Address = None,
+    executor: Executor = "ray",
+    resume: Resume = False,
+) -> None:
+    """Train one Experiment to its end, several seeds, and give mean and interval."""
+    from harness.cli import inputs
+    from harness.report import replicates_summary
+    from harness.run import Resources, run_replicates
+
+    what = inputs.read_experiment(experiment, data, set_ or [])
+    folder = inputs.study_folder(name or f"train-{experiment.stem}", "train")
+    resources = Resources(executor, gpus_per_trial, cpus_per_trial, concurrency, address)
+    study = run_replicates(folder, what, range(seeds), resources, console, resume=resume)
+    console.print(replicates_summary(folder))
+    _exit(folder.name, interrupted=bool(study.waiting), rows=study.record.ended.values())
+
+
+@app.command()
+def export(
+    study: Annotated[str, typer.Argument(help="Study name or folder.")],
+    rank: Annotated[int, typer.Option(min=1, help="1: the best.")] = 1,
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="File; none: standard output.")] = None,
+) -> None:
+    """Write the best Experiment of a search as a complete file."""
+    from harness.search import read_export
+    from harness.store import find_study, write_text
+
+    text = read_export(find_study(study), rank)
+    if output is None:
+        typer.echo(text, nl=False)
+        return
+    if not output.parent.is_dir():
+        raise ConfigError(f"-o {output}: the folder {output.parent} does not exist; make it first")
+    write_text(output, text)
+    console.print(f"rank {rank} of {study} → {output}", highlight=False, soft_wrap=True)
+
+
+def _exit(name: str, *, interrupted: bool, rows) -> None:  # noqa: ANN001
+    if interrupted:
+        console.print(f"interrupted; go on with the same command and [bold]--name {name} --resume[/]")
+        raise typer.Exit(INTERRUPTED)
+    if any(row.outcome == "failed" for row in rows):
+        raise typer.Exit(SOME_FAILED)

@@ -1,0 +1,26 @@
+"""Data: what the ids mean, frame folders, the synthetic desert, the frame cache, augmentation, batches."""
+
+from __future__ import annotations
+
+from harness.data.augment import augment, build_augmentation, needs_native
+from harness.data.batches import eval_batches, train_batches
+from harness.data.cache import FrameArrays, cache_folder, dataset_root, open_frames
+from harness.data.census import Census, DatasetCheck, census, check_dataset, class_counts
+from harness.data.desert import render_frame, write_desert
+from harness.data.frames import (
+    Frame,
+    dataset_fingerprint,
+    existing_splits,
+    list_frames,
+    read_frame,
+    read_image,
+    read_mask,
+)
+from harness.data.taxonomy import UNMAPPED, Taxonomy, build_taxonomy
+
+__all__ = [
+    "UNMAPPED", "Census", "DatasetCheck", "Frame", "FrameArrays", "Taxonomy", "augment", "build_augmentation",
+    "build_taxonomy", "cache_folder", "census", "check_dataset", "class_counts", "dataset_fingerprint",
+    "dataset_root", "eval_batches", "existing_splits", "list_frames", "needs_native", "open_frames",
+    "read_frame", "read_image", "read_mask", "render_frame", "train_batches", "write_desert",
+]  # fmt: skip
