@@ -76,11 +76,11 @@ def _check_ranges(step: Section, where: str) -> None:
         low, high = value
         if low > high:
             raise ConfigError(f"{where}: {field} ({low}, {high}): low is above high; use ({high}, {low})")
+        if field == "sigma" and low == 0:
+            raise ConfigError(f"{where}: sigma starts at 0, a blur without width; start at 0.1 or more")
         for size in value if field in ("gaussian", "median", "kernel") else ():
             if size % 2 == 0:
-                raise ConfigError(
-                    f"{where}: {field} {size} is even, a kernel is odd; use {size - 1} or {size + 1}"
-                )
+                raise ConfigError(f"{where}: {field} {size} is even, a kernel is odd; use {size - 1} or {size + 1}")
 
 
 def _horizontal_flip(step: sections.HorizontalFlip) -> Transform:
@@ -111,6 +111,7 @@ def _shift_scale_rotate(step: sections.ShiftScaleRotate) -> Transform:
 
 
 def _blur(step: sections.Blur) -> Transform:
+    # 2.0.8 draws a Gaussian kernel among all integers and rounds up to odd: (3, 5) is 3 once and 5 twice in three
     gaussian = A.GaussianBlur(blur_limit=step.gaussian, sigma_limit=(0.5, 3.0))
     return A.OneOf([gaussian, A.MedianBlur(blur_limit=step.median)], p=step.probability)
 
@@ -187,9 +188,7 @@ def _shadow(step: sections.Shadow) -> Transform:
 
 
 def _clahe(step: sections.Clahe) -> Transform:
-    return A.CLAHE(
-        clip_limit=(1.0, step.clip_limit), tile_grid_size=(step.tiles, step.tiles), p=step.probability
-    )
+    return A.CLAHE(clip_limit=(1.0, step.clip_limit), tile_grid_size=(step.tiles, step.tiles), p=step.probability)
 
 
 def _random_resized_crop(step: sections.RandomResizedCrop, input_size: Size) -> Transform:

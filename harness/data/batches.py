@@ -84,40 +84,41 @@ def eval_batches(
     return _load(_EvaluationBatches(frames, taxonomy, truth), batches, workers)
 
 
-class _TrainingBatches(Dataset):
-    """Batch of a list of frame indices, augmented."""
+class _Batches(Dataset):
+    """A list of frame indices gives their batch, or the error that stopped it."""
 
-    def __init__(
-        self, frames: FrameArrays, taxonomy: Taxonomy, pipeline: A.Compose, seed: int, epoch: int
-    ) -> None:
+    def __getitem__(self, indices: Sequence[int]) -> Batch | DataError:
+        try:
+            images, truths = zip(*(self.sample(i) for i in indices), strict=True)
+        except DataError as error:
+            # returned, because torch would bury the message of an exception under its worker's traceback
+            return error
+        return torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2), torch.from_numpy(np.stack(truths))
+
+    def sample(self, index: int) -> tuple[np.ndarray, np.ndarray]:
+        """Image uint8 (H W 3) and classes uint8 (H W) of one frame."""
+        raise NotImplementedError
+
+
+class _TrainingBatches(_Batches):
+    def __init__(self, frames: FrameArrays, taxonomy: Taxonomy, pipeline: A.Compose, seed: int, epoch: int) -> None:
         _check_masks(frames)
-        self.frames, self.taxonomy, self.pipeline, self.seed, self.epoch = (
-            frames,
-            taxonomy,
-            pipeline,
-            seed,
-            epoch,
-        )
+        self.frames, self.taxonomy, self.pipeline, self.seed, self.epoch = frames, taxonomy, pipeline, seed, epoch
 
-    def __getitem__(self, indices: Sequence[int]) -> Batch:
-        return _to_tensors([self._sample(i) for i in indices])
-
-    def _sample(self, index: int) -> tuple[np.ndarray, np.ndarray]:
+    def sample(self, index: int) -> tuple[np.ndarray, np.ndarray]:
         truth = _truth(self.frames, self.taxonomy, index)
         stream = _seed(self.seed, _AUGMENT, self.epoch, index)
         seed = int(stream.generate_state(1, np.uint64)[0])
         return augment(self.pipeline, np.asarray(self.frames.images[index]), truth, seed)
 
 
-class _EvaluationBatches(Dataset):
-    """Batch of a list of frame indices, as they are."""
-
+class _EvaluationBatches(_Batches):
     def __init__(self, frames: FrameArrays, taxonomy: Taxonomy, truth: FrameArrays) -> None:
         _check_masks(truth)
         self.frames, self.taxonomy, self.truth = frames, taxonomy, truth
 
-    def __getitem__(self, indices: Sequence[int]) -> Batch:
-        return _to_tensors([(self.frames.images[i], _truth(self.truth, self.taxonomy, i)) for i in indices])
+    def sample(self, index: int) -> tuple[np.ndarray, np.ndarray]:
+        return self.frames.images[index], _truth(self.truth, self.taxonomy, index)
 
 
 def _load(dataset: Dataset, batches: list[list[int]], workers: int) -> Iterator[Batch]:
@@ -131,8 +132,16 @@ def _load(dataset: Dataset, batches: list[list[int]], workers: int) -> Iterator[
         # its own generator, or every epoch would draw a worker seed from torch's global one
         generator=torch.Generator(),
     )
-    # classes travel between processes as uint8, an eighth of int64
-    return ((images, truth.long()) for images, truth in loader)
+    return _receive(loader)
+
+
+def _receive(loader: DataLoader) -> Iterator[Batch]:
+    for batch in loader:
+        if isinstance(batch, DataError):
+            raise batch
+        images, truth = batch
+        # classes travel between processes as uint8, an eighth of int64
+        yield images, truth.long()
 
 
 def _context() -> multiprocessing.context.BaseContext:
@@ -169,8 +178,3 @@ def _check_masks(frames: FrameArrays) -> None:
 
 def _truth(frames: FrameArrays, taxonomy: Taxonomy, index: int) -> np.ndarray:
     return taxonomy.to_classes(frames.masks[index], f"mask of frame {frames.names[index]}")
-
-
-def _to_tensors(samples: list[tuple[np.ndarray, np.ndarray]]) -> Batch:
-    images, truths = zip(*samples, strict=True)
-    return torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2), torch.from_numpy(np.stack(truths))

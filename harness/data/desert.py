@@ -50,9 +50,9 @@ class Environment:
 
 _TRAIN = Environment(
     kinds=(
-        Kind(100, draw.draw_umbrella_tree, 0.035, near=0.17, far=0.02, shadow=1.0),
-        Kind(200, draw.draw_lush_bush, 0.059, near=0.95, far=0.04, shadow=0.5),
-        Kind(300, draw.draw_dry_grass, 0.189, spread=0.2, shadow=0.22),
+        Kind(100, draw.draw_umbrella_tree, 0.035, near=0.17, far=0.03, shadow=1.0),
+        Kind(200, draw.draw_lush_bush, 0.059, near=0.95, far=0.05, shadow=0.5),
+        Kind(300, draw.draw_dry_grass, 0.189, spread=0.2, shadow=0.12),
         Kind(500, draw.draw_dry_bush, 0.011, near=0.85, far=0.05, shadow=0.4),
         Kind(550, draw.draw_clutter, 0.044, near=1.1, far=0.05),
         Kind(600, draw.draw_flowers, 0.028, presence=0.85, near=1.05, far=0.06),
@@ -85,7 +85,7 @@ _TEST = Environment(
     kinds=(
         Kind(100, draw.draw_joshua_tree, 0.0027, near=0.16, far=0.02, shadow=0.6),
         Kind(200, draw.draw_lush_bush, 0.000015, presence=0.3, near=0.3, far=0.02),
-        Kind(300, draw.draw_dry_grass, 0.174, spread=0.2, shadow=0.3),
+        Kind(300, draw.draw_dry_grass, 0.174, spread=0.2, shadow=0.16),
         Kind(500, draw.draw_dry_bush, 0.0305, near=0.95, far=0.03, shadow=0.4),
         Kind(800, draw.draw_slabs, 0.181, spread=0.2, shadow=0.1),
     ),
@@ -104,7 +104,7 @@ _TEST = Environment(
     ruggedness=0.5,
     clouds=0.75,
     haze=0.3,
-    shade=0.6,
+    shade=0.5,
     trail=0.04,
 )
 
@@ -200,7 +200,7 @@ def _colour(scene: Scene, place: Environment, rng: np.random.Generator) -> np.nd
     image = _palette(place, rng)[scene.canvas]
     grain = _blurred(rng.standard_normal(ground.shape, np.float32), 0.7 + camera.height / 1500)
     image *= (1 + 0.16 * grain)[..., None]
-    soil = _soil(scene, place, noise, rows, columns)
+    soil = _soil(scene, place, noise, rows, columns) * (1 + 0.09 * grain)[..., None]
     image[ground] = soil[ground]
     image *= (1 - place.shade * _shadow(scene, ground))[..., None]
     haze = place.haze * np.exp(-np.maximum(nearness, 0) / 0.07)[..., None]
@@ -215,7 +215,7 @@ def _palette(place: Environment, rng: np.random.Generator) -> np.ndarray:
     palette = np.zeros((256, 3), np.float32)
     shade = np.linspace(0, 1, SHADES)
     for index, ramp in enumerate(place.ramps):
-        tint = rng.normal(1, 0.05, 3) * rng.normal(1, 0.05)
+        tint = rng.normal(1, 0.025, 3) * rng.normal(1, 0.06)
         tones = np.stack([np.interp(shade, (0, 0.5, 1), [stop[c] for stop in ramp]) for c in range(3)], axis=1)
         palette[1 + index * SHADES : 1 + (index + 1) * SHADES] = tones * tint
     return palette
@@ -241,7 +241,7 @@ def _sample(tile: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
 def _soil(scene: Scene, place: Environment, noise: np.ndarray, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
     """Colour of the ground and, above the horizon, of the hills, float32 (H W 3)."""
     camera = scene.camera
-    x, z = camera.world(columns, np.maximum(rows, camera.horizon + 0.5))
+    x, z = camera.world(columns, np.maximum(rows, camera.horizon + 0.25))
     near = np.clip((rows - camera.horizon) / (camera.height - camera.horizon), 0, 1)
     tone = 0.5 + 0.16 * _sample(noise, 5 * x, 5 * z) * (0.15 + near) + 0.1 * _sample(noise, 60 * x, 60 * z) * near
     track = np.abs(np.abs(scene.trail.distance(x, z)) - 0.55) < 0.22
@@ -277,7 +277,7 @@ def _heaven(scene: Scene, place: Environment, noise: np.ndarray, rows: np.ndarra
 def _develop(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """This frame's exposure and warmth, the blur of the lens and the noise of the sensor; uint8 (H W 3)."""
     warmth = rng.normal(0, 0.035)
-    light = rng.uniform(0.86, 1.1) * np.array([1 + warmth, 1, 1 - warmth], np.float32)
+    light = rng.uniform(0.9, 1.12) * np.array([1 + warmth, 1, 1 - warmth], np.float32)
     image = _blurred((image * light).astype(np.float32), 0.45)
     image += 3.5 * rng.standard_normal(image.shape, np.float32)
     return np.clip(image, 0, 255).astype(np.uint8)

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import cv2
 import numpy as np
 
+Reals = float | np.ndarray
 SHADES = 16
 """Tones per kind: a canvas value is 1 + kind * SHADES + shade, dark to light; 0 is not drawn yet."""
 
 _SUBPIXEL_BITS = 4
 _CAMERA_HEIGHT = 1.6  # metres
-_NEAREST, _FARTHEST, _STEPS, _TRIES = 1.15, 0.02, 56, 9
+_NEAREST, _FARTHEST, _STEPS, _TRIES = 1.15, 0.02, 44, 9
 _TREE_LINE = 0.3
+_TRAIL_HALF_WIDTH = 1.1  # metres
 _ENOUGH = 0.98  # of a quota: the last few pixels would cost many tries
 
 
@@ -30,14 +33,14 @@ class Camera:
         """Row of the ground at `nearness`: 0 the horizon, 1 the bottom edge of the frame."""
         return self.horizon + nearness * (self.height - self.horizon)
 
-    def unit(self, row: float) -> float:
+    def unit(self, row: Reals) -> Reals:
         """Pixels per metre for what stands on the ground at `row`."""
         return (row - self.horizon) / _CAMERA_HEIGHT
 
-    def world(self, x: np.ndarray, row: np.ndarray | float) -> tuple[np.ndarray, np.ndarray]:
-        """Ground position in metres: to the right of the camera, and ahead of it."""
-        unit = np.maximum((row - self.horizon) / _CAMERA_HEIGHT, 0.05)
-        return (x - 0.5 * self.width) / unit, 0.9 * self.width / unit + 0 * x
+    def world(self, x: Reals, row: Reals) -> tuple[Reals, Reals]:
+        """Ground position in metres, to the right of the camera and ahead of it, for rows below the horizon."""
+        unit = self.unit(row)
+        return (x - 0.5 * self.width) / unit, 0.9 * self.width / unit
 
 
 @dataclass(frozen=True)
@@ -48,20 +51,19 @@ class Trail:
     swing: float
     phase: float
 
-    def distance(self, x: np.ndarray, z: np.ndarray) -> np.ndarray:
+    def distance(self, x: Reals, z: Reals) -> Reals:
         """Metres sideways from the middle of the trail."""
         return x - self.offset - self.swing * np.sin(0.09 * z + self.phase)
 
 
 @dataclass(frozen=True)
 class Patches:
-    """Where one kind likes to grow: a sum of three waves over the ground; waves (2 3) per metre, phases (3,)."""
+    """Where one kind likes to grow: a sum of waves over the ground, each (per metre across, per metre ahead, phase)."""
 
-    waves: np.ndarray
-    phases: np.ndarray
+    waves: list[tuple[float, float, float]]
 
-    def density(self, x: np.ndarray, z: np.ndarray) -> np.ndarray:
-        return np.cos(np.stack([x, z], axis=-1) @ self.waves + self.phases).sum(axis=-1)
+    def density(self, x: float, z: float) -> float:
+        return sum(math.cos(across * x + ahead * z + phase) for across, ahead, phase in self.waves)
 
 
 @dataclass(frozen=True)
@@ -148,13 +150,13 @@ def _fan(pen: Pen, roots: np.ndarray, lean: np.ndarray, tall: np.ndarray, shades
 def draw_dry_grass(pen: Pen, spot: Spot) -> None:
     rng = pen.rng
     tall = spot.unit * rng.uniform(0.22, 0.5)
-    thick = max(1.0, 0.009 * spot.unit)
-    spread = max(spot.unit * rng.uniform(0.3, 1.0), 0.06 * pen.layer.shape[1])
-    tufts = int(np.clip(1.6 * spread / (tall + 1), 1, 16))
-    blades = int(np.clip(0.8 * tall / thick, 2, 110))
+    thick = max(1.0, 0.006 * spot.unit)
+    spread = max(spot.unit * rng.uniform(0.4, 1.2), 0.07 * pen.layer.shape[1])
+    tufts = int(np.clip(3.0 * spread / (tall + 1), 1, 24))
+    blades = int(np.clip(0.8 * tall / thick, 2, 90))
     centre = np.repeat(rng.uniform(-spread, spread, tufts), blades)
     across = rng.normal(0, 1, tufts * blades)
-    depth = rng.uniform(-0.12, 0.12, tufts * blades) * tall
+    depth = np.repeat(rng.uniform(-0.4, 0.0, tufts), blades) * tall + rng.uniform(-0.12, 0.12, tufts * blades) * tall
     roots = _xy(spot.x + centre + 0.3 * tall * across, spot.y + depth)
     lean = tall * (0.3 * across + rng.normal(0, 0.18, len(across)))
     _fan(pen, roots, lean, tall * rng.uniform(0.45, 1.0, len(across)), (0.2, 0.55), thick)
@@ -171,24 +173,24 @@ def draw_dry_bush(pen: Pen, spot: Spot) -> None:
     _fan(pen, roots, length * np.sin(angle) * 1.15, length * np.cos(angle), (0.1, 0.45), thick)
 
 
-def _leaves(pen: Pen, middle: np.ndarray, size: np.ndarray, count: int, sun: int) -> None:
-    """A crown of overlapping leaf blobs in the ellipse `size` round `middle`, lit from above and from the sun's side."""
+def _leaves(pen: Pen, middles: np.ndarray, sizes: np.ndarray, count: int, sun: int) -> None:
+    """Crowns of overlapping leaf blobs in ellipses (M 2) round `middles` (M 2), lit from above and the sun's side."""
     rng = pen.rng
-    inside = rng.normal(0, 0.42, (count, 2)).clip(-0.85, 0.85)
-    light = 0.42 - 0.38 * inside[:, 1] + 0.22 * sun * inside[:, 0] + rng.normal(0, 0.11, count)
-    order = np.argsort(light)
-    radius = max(0.7, 1.4 * float(size.min()) / count**0.5) * rng.uniform(0.5, 1.1, (count, 1, 1))
-    blobs = (middle + inside * size)[:, None] + radius * _blobs(count, 6, rng, 0.45)
-    pen.fill(blobs[order], light[order])
+    inside = rng.normal(0, 0.42, (len(middles), count, 2)).clip(-0.85, 0.85)
+    light = 0.42 - 0.38 * inside[..., 1] + 0.22 * sun * inside[..., 0] + rng.normal(0, 0.11, inside.shape[:2])
+    order = np.argsort(light, axis=None)
+    places = (middles[:, None] + inside * sizes[:, None]).reshape(-1, 1, 2)
+    radius = max(0.7, 1.4 * float(sizes.min()) / count**0.5) * rng.uniform(0.5, 1.1, (len(places), 1, 1))
+    pen.fill((places + radius * _blobs(len(places), 6, rng, 0.45))[order], light.ravel()[order])
 
 
 def draw_lush_bush(pen: Pen, spot: Spot) -> None:
     rng = pen.rng
-    wide, tall = spot.unit * rng.uniform(0.3, 0.6), spot.unit * rng.uniform(0.22, 0.42)
-    count = int(np.clip(wide * tall / 8, 4, 260))
+    wide, tall = spot.unit * rng.uniform(0.35, 0.75), spot.unit * rng.uniform(0.25, 0.5)
+    count = int(np.clip(wide * tall / 9, 4, 260))
     middle = np.array([spot.x, spot.y - 0.75 * tall])
     pen.fill(middle + [0, 0.2 * tall] + _blobs(1, 9, rng, 0.3) * [0.8 * wide, 0.55 * tall], 0.08)
-    _leaves(pen, middle, np.array([wide, tall]), count, spot.sun)
+    _leaves(pen, middle[None], np.array([[wide, tall]]), count, spot.sun)
 
 
 def _limbs(spot: Spot, tall: float, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
@@ -209,9 +211,9 @@ def draw_umbrella_tree(pen: Pen, spot: Spot) -> None:
     trunk, limbs = _limbs(spot, tall, rng)
     pen.lines(trunk, 0.06, 0.06 * tall)
     pen.lines(limbs, 0.1, 0.03 * tall)
-    count = int(np.clip(tall * tall / 110, 3, 90))
-    for tip in limbs[:, 2]:
-        _leaves(pen, tip, tall * np.array([rng.uniform(0.2, 0.3), rng.uniform(0.1, 0.16)]), count, spot.sun)
+    count = int(np.clip(tall * tall / 110, 2, 90))
+    crowns = tall * rng.uniform([0.2, 0.1], [0.3, 0.16], (len(limbs), 2))
+    _leaves(pen, limbs[:, 2], crowns, count, spot.sun)
 
 
 def draw_joshua_tree(pen: Pen, spot: Spot) -> None:
@@ -229,7 +231,7 @@ def draw_joshua_tree(pen: Pen, spot: Spot) -> None:
 
 def draw_boulders(pen: Pen, spot: Spot) -> None:
     rng = pen.rng
-    for _ in range(int(rng.integers(1, 4))):
+    for _ in range(int(rng.integers(2, 5))):
         size = spot.unit * rng.uniform(0.06, 0.3) * np.array([1.0, rng.uniform(0.6, 0.85)])
         middle = np.array([spot.x + 0.5 * spot.unit * rng.normal(), spot.y - 0.7 * size[1]])
         outline = _blobs(1, 11, rng, 0.12)[0]
@@ -272,10 +274,10 @@ def draw_log(pen: Pen, spot: Spot) -> None:
 
 def draw_flowers(pen: Pen, spot: Spot) -> None:
     rng = pen.rng
-    spread = max(spot.unit * rng.uniform(0.25, 0.6), 0.03 * pen.layer.shape[1])
+    spread = max(spot.unit * rng.uniform(0.3, 0.9), 0.045 * pen.layer.shape[1])
     bloom = max(0.7, 0.032 * spot.unit)
     tall = 0.2 * spot.unit
-    count = int(np.clip(1.3 * spread / bloom, 3, 34))
+    count = int(np.clip(1.5 * spread / bloom, 3, 50))
     roots = rng.normal(0, 1, (count, 2)) * [0.5 * spread, 0.35 * tall]
     roots = roots[np.argsort(roots[:, 1])] + [spot.x, spot.y]
     heads = roots + _xy(rng.normal(0, 0.25 * tall, count), -tall * rng.uniform(0.5, 1.2, count))
@@ -287,10 +289,10 @@ def draw_flowers(pen: Pen, spot: Spot) -> None:
 
 def draw_clutter(pen: Pen, spot: Spot) -> None:
     rng = pen.rng
-    spread = max(0.6 * spot.unit, 0.05 * pen.layer.shape[1])
+    spread = max(0.9 * spot.unit, 0.06 * pen.layer.shape[1])
     piece = max(1.0, spot.unit * rng.uniform(0.05, 0.12))
     thick = max(1.0, 0.014 * spot.unit)
-    count = int(np.clip(2.4 * spread / piece, 4, 60))
+    count = int(np.clip(3.6 * spread / piece, 4, 110))
     middle = np.array([spot.x, spot.y]) + rng.normal(0, 1, (count, 2)) * [0.5 * spread, 0.16 * spread]
     angle = rng.uniform(0, np.pi, count)
     half = piece * _xy(np.cos(angle), 0.45 * np.sin(angle)) * rng.uniform(0.4, 1.0, (count, 1))
@@ -372,16 +374,16 @@ def _quota(kind: Kind, pixels: int, rng: np.random.Generator) -> int:
 
 def _place_all(scene: Scene, kinds: tuple[Kind, ...], quotas: list[int], rng: np.random.Generator) -> None:
     pen = Pen(*scene.canvas.shape, rng)
-    patches = [Patches(rng.normal(0, 0.5, (2, 3)), rng.uniform(0, 6.3, 3)) for _ in kinds]
+    patches = [Patches(rng.normal(0, [0.5, 0.5, 3.0], (2, 3)).tolist()) for _ in kinds]
     done = [0] * len(kinds)
-    for nearness in np.geomspace(_NEAREST, _FARTHEST, _STEPS):
+    for nearness in np.geomspace(_NEAREST, _FARTHEST, _STEPS).tolist():
         for index in rng.permutation(len(kinds)).tolist():
             kind, quota = kinds[index], quotas[index]
             wanted = _ENOUGH * quota * min(1.0, (kind.near - nearness) / (kind.near - kind.far))
             for _ in range(_TRIES):
                 if done[index] >= wanted:
                     break
-                row = scene.camera.row(nearness * rng.uniform(0.93, 1.0))
+                row = scene.camera.row(nearness * rng.uniform(0.91, 1.0))
                 spot = Spot(_column(scene, row, patches[index], rng), row, scene.camera.unit(row), scene.sun)
                 pen.kind = index
                 kind.draw(pen, spot)
@@ -407,11 +409,14 @@ def _claim(scene: Scene, pen: Pen, spot: Spot, shadow: float, room: float) -> in
 
 
 def _column(scene: Scene, row: float, patches: Patches, rng: np.random.Generator) -> float:
-    """The best of four random columns: kinds gather in patches of their own and keep off the trail."""
-    columns = rng.uniform(-0.04, 1.04, 4) * scene.camera.width
-    x, z = scene.camera.world(columns, row)
-    on_trail = np.abs(scene.trail.distance(x, z)) < 1.1
-    return float(columns[np.argmax(patches.density(x, z) - 9 * on_trail)])
+    """The best of three random columns: kinds gather in patches of their own and keep off the trail."""
+    columns = [(1.08 * random - 0.04) * scene.camera.width for random in rng.random(3).tolist()]
+    return max(columns, key=lambda column: _liking(scene, column, row, patches))
+
+
+def _liking(scene: Scene, column: float, row: float, patches: Patches) -> float:
+    x, z = scene.camera.world(column, row)
+    return patches.density(x, z) - 9 * (abs(scene.trail.distance(x, z)) < _TRAIL_HALF_WIDTH)
 
 
 def _cast_shadow(scene: Scene, spot: Spot, half_width: float) -> None:

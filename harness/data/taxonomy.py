@@ -44,9 +44,7 @@ class Taxonomy:
         listed.
         """
         if raw.dtype != np.uint16:
-            raise DataError(
-                f"{source}: raw ids of type {raw.dtype}; they are uint16, read them with read_mask"
-            )
+            raise DataError(f"{source}: raw ids of type {raw.dtype}; they are uint16, read them with read_mask")
         classes = self.table[raw]
         if (classes == UNMAPPED).any():
             raise DataError(_unlisted_ids(raw[classes == UNMAPPED], source))
@@ -139,9 +137,7 @@ def _parts(config: TaxonomyConfig) -> tuple[tuple[CustomClass, ...], tuple[int, 
 def _check_names(classes: Sequence[CustomClass]) -> None:
     for name, count in Counter(c.name for c in classes).items():
         if count > 1:
-            raise ConfigError(
-                f"taxonomy.classes: {count} classes are called '{name}'; give each its own name"
-            )
+            raise ConfigError(f"taxonomy.classes: {count} classes are called '{name}'; give each its own name")
         if name == "ignore":
             raise ConfigError("taxonomy.classes: 'ignore' cannot be a class; list its ids in taxonomy.ignore")
 
@@ -163,13 +159,9 @@ def _check_merge(merge: Mapping[str, str], names: Sequence[str]) -> None:
         if source not in names:
             raise ConfigError(f"taxonomy.merge: no class '{source}'{did_you_mean(source, names)}")
         if target not in (*names, "ignore"):
-            raise ConfigError(
-                f"taxonomy.merge.{source}: no class '{target}'{did_you_mean(target, [*names, 'ignore'])}"
-            )
+            raise ConfigError(f"taxonomy.merge.{source}: no class '{target}'{did_you_mean(target, [*names, 'ignore'])}")
         if source == target:
-            raise ConfigError(
-                f"taxonomy.merge: '{source}' into itself; name another class, or remove the line"
-            )
+            raise ConfigError(f"taxonomy.merge: '{source}' into itself; name another class, or remove the line")
         if target in merge:
             raise ConfigError(
                 f"taxonomy.merge: '{source}' into '{target}', which is merged itself; "
@@ -179,7 +171,8 @@ def _check_merge(merge: Mapping[str, str], names: Sequence[str]) -> None:
 
 def _unlisted_ids(unmapped: NDArray[np.uint16], source: str) -> str:
     found, counts = np.unique(unmapped, return_counts=True)
-    shown = ", ".join(f"{i} ({n} pixel{'s' * (n != 1)})" for i, n in zip(found[:8], counts[:8], strict=True))
+    listed = zip(found[:8].tolist(), counts[:8].tolist(), strict=True)
+    shown = ", ".join(f"{i} ({n} pixel{'' if n == 1 else 's'})" for i, n in listed)
     more = f" and {len(found) - 8} more" if len(found) > 8 else ""
     return (
         f"{source}: raw ids in no class: {shown}{more}; list them in taxonomy.classes or taxonomy.ignore "

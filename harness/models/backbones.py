@@ -42,9 +42,9 @@ class ViTEncoder(nn.Module):
         vit.prune_intermediate_layers(1, prune_head=True)
 
     def forward(self, images: Tensor) -> Tensor:
-        return self.vit.forward_intermediates(
-            images, indices=1, norm=True, output_fmt="NCHW", intermediates_only=True
-        )[0]
+        return self.vit.forward_intermediates(images, indices=1, norm=True, output_fmt="NCHW", intermediates_only=True)[
+            0
+        ]
 
 
 class StageEncoder(nn.Module):
@@ -75,9 +75,7 @@ def probe_backbone(name: str) -> nn.Module:
     with torch.device("meta"):
         model = timm.create_model(name, num_classes=0)
     if not getattr(model, "feature_info", None):
-        raise ModelError(
-            f"backbone '{name}' gives no feature maps (timm lists none); choose another backbone"
-        )
+        raise ModelError(f"backbone '{name}' gives no feature maps (timm lists none); choose another backbone")
     return model
 
 
@@ -137,10 +135,17 @@ def _stages(config: BackboneModel, probe: nn.Module, file: Path | None) -> Encod
         if "features_only" not in str(error):
             raise
         raise ModelError(f"backbone '{config.backbone}' gives no feature maps: {error}") from error
-    ends = [_stage_module(net, info["module"]) for info in probe.feature_info[: index + 1]]
-    _drop_later_stages(net, ends[-1])
+    modules = [info["module"] for info in probe.feature_info[: index + 1]]
+    _drop_later_stages(net, modules[-1])
+    return Encoder(StageEncoder(net), net.feature_info.channels()[0], _trained_stages(config, net, modules))
+
+
+def _trained_stages(config: BackboneModel, net: nn.Module, modules: list[str]) -> tuple[str, ...]:
+    if not isinstance(config.trainable_blocks, int) or config.trainable_blocks == 0:
+        return _last([], config, "stages")
+    ends = [_stage_end(net, module, config) for module in modules]
     stages = [tuple(f"stages.{name}" for name in part) for part in _split_at(_parts(net, ends), ends)]
-    return Encoder(StageEncoder(net), net.feature_info.channels()[0], _last(stages, config, "stages"))
+    return _last(stages, config, "stages")
 
 
 def _check_stride(config: BackboneModel, strides: list[int], default: int) -> int:
@@ -167,22 +172,23 @@ def _last(blocks: list[tuple[str, ...]], config: BackboneModel, word: str) -> tu
     return tuple(name for block in blocks[len(blocks) - count :] for name in block) if count else FROZEN
 
 
-def _stage_module(net: nn.Module, name: str) -> str:
-    """Where timm's feature wrappers put the module `name` of the classifier."""
+def _stage_end(net: nn.Module, name: str, config: BackboneModel) -> str:
+    """Where timm's feature wrappers put the classifier's module `name`, with which a stage ends."""
     modules = dict(net.named_modules())
-    for path in (name, name.replace(".", "_"), f"model.{name}", f"body.{name}"):
-        if path in modules:
+    for path in (name, name.replace(".", "_"), f"model.{name}"):
+        if name and path in modules:
             return path
     raise ModelError(
-        f"timm's features of {type(net).__name__} have no stage '{name}'; choose another backbone"
+        f"trainable_blocks {config.trainable_blocks}: timm does not say where the stages of backbone "
+        f"'{config.backbone}' lie; use 0 or all"
     )
 
 
 def _drop_later_stages(net: nn.Module, last: str) -> None:
     """Cut what timm's EfficientNet and MobileNetV3 features run behind the stage that is used."""
     parent, _, index = last.rpartition(".")
-    if parent == "blocks" and isinstance(net.get_submodule(parent), nn.Sequential):
-        del net.get_submodule(parent)[int(index) + 1 :]
+    if parent == "blocks" and isinstance(blocks := getattr(net, "blocks", None), nn.Sequential):
+        del blocks[int(index) + 1 :]
 
 
 def _parts(net: nn.Module, ends: list[str], prefix: str = "") -> list[str]:

@@ -75,9 +75,7 @@ class PyramidPooling(nn.Module):
         super().__init__()
         branch = channels // len(POOL_SIZES)
         self.branches = nn.ModuleList(
-            nn.Sequential(
-                nn.AdaptiveAvgPool2d(size), _conv_norm_relu(channels, branch, 1, _branch_groups(branch))
-            )
+            nn.Sequential(nn.AdaptiveAvgPool2d(size), _conv_norm_relu(channels, branch, 1, _branch_groups(branch)))
             for size in POOL_SIZES
         )
         self.bottleneck = _conv_norm_relu(2 * channels, channels, 3)

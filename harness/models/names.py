@@ -44,9 +44,7 @@ def _check_timm_name(name: str, role: str) -> None:
         nearest = _nearest(architecture, timm.list_models(), "timm.list_models()")
         raise ModelError(f"{role} '{name}' is unknown to timm {timm.__version__}{nearest}")
     if tag and name not in (known := timm.list_pretrained(f"{architecture}.*")):
-        raise ModelError(
-            f"{role} '{name}': timm has no weights with the tag '{tag}'{did_you_mean(name, known)}"
-        )
+        raise ModelError(f"{role} '{name}': timm has no weights with the tag '{tag}'{did_you_mean(name, known)}")
 
 
 def _nearest(word: str, known: Iterable[str], listing: str) -> str:

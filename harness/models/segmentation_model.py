@@ -70,9 +70,7 @@ def set_encoder_trainable(model: SegmentationModel, on: bool) -> None:
 
 def parameter_groups(model: SegmentationModel) -> dict[str, list[nn.Parameter]]:
     """The trainable parameters under `encoder`, `decoder` and `head`; empty groups are left out."""
-    groups = {
-        name: [p for p in module.parameters() if p.requires_grad] for name, module in _parts(model).items()
-    }
+    groups = {name: [p for p in module.parameters() if p.requires_grad] for name, module in _parts(model).items()}
     return {name: parameters for name, parameters in groups.items() if parameters}
 
 

@@ -67,9 +67,7 @@ class HubFile:
     def _download(self, name: str) -> Path:
         cache = constants.HF_HUB_CACHE
         return Path(
-            hf_hub_download(
-                self.repo, name, revision=self.revision, cache_dir=cache, etag_timeout=REACH_TIMEOUT
-            )
+            hf_hub_download(self.repo, name, revision=self.revision, cache_dir=cache, etag_timeout=REACH_TIMEOUT)
         )
 
     def __str__(self) -> str:
@@ -120,9 +118,7 @@ def settle_weights(config: ModelConfig) -> tuple[ModelConfig, str]:
         if config.weights == "pretrained":
             raise
         why = "do not exist" if isinstance(error, NoSuchWeights) else "are neither cached nor reachable"
-        return config.model_copy(
-            update={"weights": "none"}
-        ), f"{name}: random weights (pretrained ones {why})"
+        return config.model_copy(update={"weights": "none"}), f"{name}: random weights (pretrained ones {why})"
     return config.model_copy(update={"weights": "pretrained"}), f"{name}: pretrained weights from {file}"
 
 
@@ -139,9 +135,7 @@ def weights_path(config: ModelConfig) -> Path:
             "the path of a .safetensors file"
         )
     if not path.is_file():
-        raise ModelError(
-            f"weights '{path}' does not exist; give a .safetensors file that does, or weights: none"
-        )
+        raise ModelError(f"weights '{path}' does not exist; give a .safetensors file that does, or weights: none")
     return path
 
 
@@ -160,8 +154,8 @@ def pretrained_file(config: ModelConfig) -> Path:
         reason = error.__cause__ if isinstance(error, LocalEntryNotFoundError) and error.__cause__ else error
         raise WeightsUnavailable(
             f"{model_name(config)}: pretrained weights are not in the cache and could not be fetched from "
-            f"{source}: {reason}; run once where they can be reached to fill that cache, or set model.weights to the "
-            "path of a .safetensors file, or to none"
+            f"{source}: {reason}; run once where they can be reached to fill that cache, or set model.weights to "
+            "the path of a .safetensors file, or to none"
         ) from error
 
 
