@@ -36,41 +36,35 @@ def search_summary(folder: StudyFolder) -> RenderableType:
     ranking = record.ranking()
     if not ranking:
         return Text("no trial finished an epoch: see the errors above", "bold red")
-    table = _trial_table("best trials", ranking[:_TOP], list(settings.space.parameters))
+    first = next((row for row in record.ended.values() if row.number == 0), None)
     return Group(
-        table,
-        *_default_line(record, ranking[0]),
+        Text(),
+        _trial_table(ranking[:_TOP], first, list(settings.space.parameters)),
+        Text(),
         _cost_line(record, settings.space.experiment.training.epochs),
-        Text(f"winner: {folder.best}", "bold"),
-        Text(f"next:   harness train {folder.best} --seeds 3"),
+        Text(
+            "One seed each, and the first is the highest of many: train it and the default with several seeds "
+            "before believing the gap.",
+            "dim",
+        ),
+        Text(f"winner  {folder.best}", "bold green"),
+        Text(f"next    harness train {folder.best} --seeds 3"),
     )
 
 
-def _trial_table(title: str, rows: list[TrialRow], names: list[str]) -> Table:
-    table = Table(title=title, title_justify="left", title_style="bold", box=None, pad_edge=False)
-    for name in ("trial", "val mIoU", "epoch", "outcome"):
-        table.add_column(name, justify="right" if name != "outcome" else "left", no_wrap=True)
+def _trial_table(best: list[TrialRow], first: TrialRow | None, names: list[str]) -> Table:
+    """A column for each of the best trials and for trial 0, a row for each parameter."""
+    columns = best + [first] * (first is not None and first not in best)
+    table = Table(title="best trials", title_justify="left", title_style="bold", box=None, pad_edge=False)
+    table.add_column("trial", no_wrap=True)
+    for row in columns:
+        table.add_column(str(row.number), style="green" if row is best[0] else "", overflow="fold")
+    table.add_row("val mIoU", *(_number(row.score) for row in columns), style="bold")
+    table.add_row("best epoch", *(f"{_show(row.best_epoch)} of {row.epochs}" for row in columns))
+    table.add_row("outcome", *(row.outcome for row in columns))
     for name in names:
-        table.add_column(name)
-    for row in rows:
-        style = "bold green" if row is rows[0] else ""
-        picked = [_show(row.picked.get(name)) for name in names]
-        table.add_row(str(row.number), _number(row.score), str(row.best_epoch), row.outcome, *picked, style=style)
+        table.add_row(name, *(_show(row.picked.get(name)) for row in columns))
     return table
-
-
-def _default_line(record: Record, winner: TrialRow) -> list[Text]:
-    """How the winner compares with trial 0, where that is the default Experiment run to its end."""
-    first = next((row for row in record.ended.values() if row.number == 0), None)
-    if first is None or first.score is None or first.outcome == "failed":
-        return []
-    how = "" if first.outcome == "complete" else f" (stopped early, after epoch {first.epochs})"
-    return [
-        Text(
-            f"trial 0: {first.score:.4f}{how}; the winner is {winner.score - first.score:+.4f} above it. One seed "
-            "each, and the winner is the highest of many: train both with several seeds before believing the gap"
-        )
-    ]
 
 
 def _cost_line(record: Record, max_epochs: int) -> Text:

@@ -12,7 +12,7 @@ from harness.config.augmentation import AugmentationConfig, NamedPolicy
 from harness.config.base import Section
 from harness.config.data import DataConfig, NamedTaxonomy, TaxonomyConfig
 from harness.config.loss import LossConfig
-from harness.config.model import ModelConfig, SmpModel
+from harness.config.model import BackboneModel, ConvStackHead, ModelConfig
 from harness.config.training import (
     AdamW,
     Cosine,
@@ -30,7 +30,14 @@ class Experiment(Section):
     taxonomy: TaxonomyConfig = Field(NamedTaxonomy(), description="what the mask's raw ids mean")
     augmentation: AugmentationConfig = Field(NamedPolicy(), description="random changes of training frames")
     model: ModelConfig = Field(
-        SmpModel(decoder="FPN", encoder="tu-mobilenetv3_small_050", weights="none"), description="the network"
+        BackboneModel(
+            backbone="mobilenetv3_small_050",
+            weights="none",
+            trainable_blocks="all",
+            stride=8,
+            head=ConvStackHead(channels=64),
+        ),
+        description="the network; this default trains on a CPU in seconds",
     )
     loss: LossConfig = Field(LossConfig(), description="what is minimised")
     optimiser: OptimiserConfig = Field(AdamW(), description="how parameters move")

@@ -22,10 +22,17 @@ def apply_overrides(section: S, overrides: Mapping[str, Any]) -> S:
     Raises:
         ConfigError: a path that does not exist in the section, or a value that breaks a rule.
     """
-    values = json.loads(section.model_dump_json())
+    values = _values(section)
     for path, value in overrides.items():
         _set(values, path, value)
+        if isinstance(value, dict):
+            # fill in the new section's defaults, which a later path may change
+            values = _values(validate_section(type(section), values, "override"))
     return validate_section(type(section), values, "override")
+
+
+def _values(section: Section) -> dict[str, Any]:
+    return json.loads(section.model_dump_json())
 
 
 def parse_override(text: str) -> tuple[str, Any]:

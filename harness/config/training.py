@@ -79,7 +79,7 @@ class TrainingConfig(Section):
     """The loop."""
 
     epochs: int = Field(9, ge=1, le=10_000, description="planned epochs; the schedule's horizon")
-    batch_size: int = Field(8, ge=1, le=1024, description="images per forward pass")
+    batch_size: int = Field(4, ge=1, le=1024, description="images per forward pass")
     accumulation: int = Field(1, ge=1, le=1024, description="forward passes per optimiser step")
     drop_last: bool = Field(False, description="leave out an incomplete last batch")
     precision: Literal["fp32", "bf16", "fp16"] = Field("fp32", description="autocast type; fp16 scales the loss")

@@ -129,7 +129,7 @@ def _brightness_contrast(step: sections.BrightnessContrast) -> Transform:
     )
 
 
-def _hue_saturation_value(step: sections.HueSaturationValue | sections.Tone) -> Transform:
+def _hue_saturation_value(step: sections.HueSaturationValue) -> Transform:
     return A.HueSaturationValue(
         hue_shift_limit=(-step.hue, step.hue),
         sat_shift_limit=(-step.saturation, step.saturation),

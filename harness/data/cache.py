@@ -85,7 +85,8 @@ def open_frames(
     size. `masks` False opens every image and no mask; True opens the frames that have a mask, which in train
     and val is all of them. The cache is keyed by the content of the data set, so that a changed file is a new
     cache. Several processes may ask at once: each builds its own copy and the first to finish stays; opening
-    the frames once before the workers start saves that work.
+    the frames once before the workers start saves that work. A killed builder leaves a folder whose name starts
+    with a dot, and nothing reads it.
 
     Raises DataError: a file that breaks a rule, no masks, frames of several sizes where `size` is None, or
     too little room on the disk.

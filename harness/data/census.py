@@ -106,9 +106,7 @@ def class_counts(frames: FrameArrays, taxonomy: Taxonomy) -> NDArray[np.int64]:
     (trap T4).
     """
     if frames.masks is None:
-        raise DataError(
-            "these frames were opened without masks, so no class can be counted; open them with masks=True"
-        )
+        raise DataError("these frames were opened without masks, so no class can be counted; open them with masks=True")
     counts = np.zeros(256, np.int64)
     for name, mask in zip(frames.names, frames.masks, strict=True):
         counts += np.bincount(taxonomy.to_classes(mask, name).ravel(), minlength=256)

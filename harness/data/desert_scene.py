@@ -1,4 +1,7 @@
-"""Geometry of the synthetic desert: where things stand, and the one canvas that both image and mask are read from."""
+"""Geometry of the synthetic desert: where things stand, on the one canvas that image and mask are read from.
+
+Top to bottom: camera and places, the pen, a drawing for each kind of object, and the layout of a frame.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +18,7 @@ SHADES = 16
 
 _SUBPIXEL_BITS = 4
 _CAMERA_HEIGHT = 1.6  # metres
-_NEAREST, _FARTHEST, _STEPS, _TRIES = 1.15, 0.02, 44, 9
+_NEAREST, _FARTHEST, _STEPS, _TRIES = 1.15, 0.02, 36, 9
 _TREE_LINE = 0.3
 _TRAIL_HALF_WIDTH = 1.1  # metres
 _ENOUGH = 0.98  # of a quota: the last few pixels would cost many tries
@@ -38,7 +41,7 @@ class Camera:
         return (row - self.horizon) / _CAMERA_HEIGHT
 
     def world(self, x: Reals, row: Reals) -> tuple[Reals, Reals]:
-        """Ground position in metres, to the right of the camera and ahead of it, for rows below the horizon."""
+        """Ground position in metres, right of the camera and ahead of it, for rows below the horizon."""
         unit = self.unit(row)
         return (x - 0.5 * self.width) / unit, 0.9 * self.width / unit
 
@@ -58,7 +61,7 @@ class Trail:
 
 @dataclass(frozen=True)
 class Patches:
-    """Where one kind likes to grow: a sum of waves over the ground, each (per metre across, per metre ahead, phase)."""
+    """Where a kind likes to grow: a sum of waves on the ground, each (1/m across, 1/m ahead, phase)."""
 
     waves: list[tuple[float, float, float]]
 
@@ -116,7 +119,7 @@ Draw = Callable[[Pen, Spot], None]
 
 
 def _xy(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """Points (P 2) from two columns; np.stack does the same at several times the cost for arrays this small."""
+    """Points (P 2) from two columns; np.stack costs several times as much on arrays this small."""
     points = np.empty((len(x), 2))
     points[:, 0] = x
     points[:, 1] = y
@@ -126,7 +129,9 @@ def _xy(x: np.ndarray, y: np.ndarray) -> np.ndarray:
 def _blobs(count: int, corners: int, rng: np.random.Generator, jitter: float) -> np.ndarray:
     """Outlines of near-convex blobs of radius about 1 round the origin, (count corners 2)."""
     shape = (count, corners)
-    angle = (np.arange(corners) + rng.uniform(-0.3, 0.3, shape) + rng.random((count, 1))) * (2 * np.pi / corners)
+    angle = (np.arange(corners) + rng.uniform(-0.3, 0.3, shape) + rng.random((count, 1))) * (
+        2 * np.pi / corners
+    )
     radius = 1 - jitter * rng.random(shape)
     outlines = np.empty((*shape, 2))
     outlines[..., 0] = radius * np.cos(angle)
@@ -134,13 +139,15 @@ def _blobs(count: int, corners: int, rng: np.random.Generator, jitter: float) ->
     return outlines
 
 
-def _fan(pen: Pen, roots: np.ndarray, lean: np.ndarray, tall: np.ndarray, shades: tuple[float, float], thick: float) -> None:
-    """Blades that bend outwards: dark as a whole, then light from the middle to the tip, in up to three tones."""
+def _fan(
+    pen: Pen, roots: np.ndarray, lean: np.ndarray, tall: np.ndarray, shades: tuple[float, float], thick: float
+) -> None:
+    """Blades that bend outwards: dark as a whole, then light from middle to tip, in up to three tones."""
     blades = np.empty((len(roots), 3, 2))
     blades[:, 0] = roots
     blades[:, 1] = roots + _xy(0.35 * lean, -0.6 * tall)
     blades[:, 2] = roots + _xy(lean, -tall)
-    tones = min(3, 1 + len(blades) // 25)
+    tones = min(3, 1 + len(blades) // 40)
     for part in range(tones):
         some = blades[part::tones]
         pen.lines(some, shades[0] + 0.09 * part, thick)
@@ -151,13 +158,13 @@ def draw_dry_grass(pen: Pen, spot: Spot) -> None:
     rng = pen.rng
     tall = spot.unit * rng.uniform(0.22, 0.5)
     thick = max(1.0, 0.006 * spot.unit)
-    spread = max(spot.unit * rng.uniform(0.4, 1.2), 0.07 * pen.layer.shape[1])
+    spread = max(spot.unit * rng.uniform(0.5, 1.3), 0.09 * pen.layer.shape[1])
     tufts = int(np.clip(3.0 * spread / (tall + 1), 1, 24))
     blades = int(np.clip(0.8 * tall / thick, 2, 90))
     centre = np.repeat(rng.uniform(-spread, spread, tufts), blades)
     across = rng.normal(0, 1, tufts * blades)
-    depth = np.repeat(rng.uniform(-0.4, 0.0, tufts), blades) * tall + rng.uniform(-0.12, 0.12, tufts * blades) * tall
-    roots = _xy(spot.x + centre + 0.3 * tall * across, spot.y + depth)
+    depth = np.repeat(rng.uniform(-0.4, 0.0, tufts), blades) + rng.uniform(-0.12, 0.12, tufts * blades)
+    roots = _xy(spot.x + centre + 0.3 * tall * across, spot.y + depth * tall)
     lean = tall * (0.3 * across + rng.normal(0, 0.18, len(across)))
     _fan(pen, roots, lean, tall * rng.uniform(0.45, 1.0, len(across)), (0.2, 0.55), thick)
 
@@ -174,7 +181,7 @@ def draw_dry_bush(pen: Pen, spot: Spot) -> None:
 
 
 def _leaves(pen: Pen, middles: np.ndarray, sizes: np.ndarray, count: int, sun: int) -> None:
-    """Crowns of overlapping leaf blobs in ellipses (M 2) round `middles` (M 2), lit from above and the sun's side."""
+    """Crowns of overlapping leaf blobs in ellipses `sizes` (M 2) round `middles` (M 2), lit by the sun."""
     rng = pen.rng
     inside = rng.normal(0, 0.42, (len(middles), count, 2)).clip(-0.85, 0.85)
     light = 0.42 - 0.38 * inside[..., 1] + 0.22 * sun * inside[..., 0] + rng.normal(0, 0.11, inside.shape[:2])
@@ -187,7 +194,7 @@ def _leaves(pen: Pen, middles: np.ndarray, sizes: np.ndarray, count: int, sun: i
 def draw_lush_bush(pen: Pen, spot: Spot) -> None:
     rng = pen.rng
     wide, tall = spot.unit * rng.uniform(0.35, 0.75), spot.unit * rng.uniform(0.25, 0.5)
-    count = int(np.clip(wide * tall / 9, 4, 260))
+    count = int(np.clip(wide * tall / 13, 4, 260))
     middle = np.array([spot.x, spot.y - 0.75 * tall])
     pen.fill(middle + [0, 0.2 * tall] + _blobs(1, 9, rng, 0.3) * [0.8 * wide, 0.55 * tall], 0.08)
     _leaves(pen, middle[None], np.array([[wide, tall]]), count, spot.sun)
@@ -207,11 +214,11 @@ def _limbs(spot: Spot, tall: float, rng: np.random.Generator) -> tuple[np.ndarra
 
 def draw_umbrella_tree(pen: Pen, spot: Spot) -> None:
     rng = pen.rng
-    tall = spot.unit * rng.uniform(2.2, 4.2)
+    tall = spot.unit * rng.uniform(2.8, 4.8)
     trunk, limbs = _limbs(spot, tall, rng)
     pen.lines(trunk, 0.06, 0.06 * tall)
     pen.lines(limbs, 0.1, 0.03 * tall)
-    count = int(np.clip(tall * tall / 110, 2, 90))
+    count = int(np.clip(tall * tall / 160, 2, 90))
     crowns = tall * rng.uniform([0.2, 0.1], [0.3, 0.16], (len(limbs), 2))
     _leaves(pen, limbs[:, 2], crowns, count, spot.sun)
 
@@ -226,19 +233,25 @@ def draw_joshua_tree(pen: Pen, spot: Spot) -> None:
     for tip in limbs[:, 2]:
         angle = rng.uniform(-2.2, 2.2, spikes)
         length = tall * rng.uniform(0.1, 0.2, spikes)
-        _fan(pen, np.repeat(tip[None], spikes, axis=0), length * np.sin(angle), length * np.cos(angle), (0.3, 0.6), 0.012 * tall)
+        roots = np.repeat(tip[None], spikes, axis=0)
+        _fan(pen, roots, length * np.sin(angle), length * np.cos(angle), (0.3, 0.6), 0.012 * tall)
 
 
 def draw_boulders(pen: Pen, spot: Spot) -> None:
     rng = pen.rng
-    for _ in range(int(rng.integers(2, 5))):
-        size = spot.unit * rng.uniform(0.06, 0.3) * np.array([1.0, rng.uniform(0.6, 0.85)])
-        middle = np.array([spot.x + 0.5 * spot.unit * rng.normal(), spot.y - 0.7 * size[1]])
-        outline = _blobs(1, 11, rng, 0.12)[0]
-        outline[:, 1] = np.minimum(outline[:, 1], 0.75)
-        scale = np.array([1.0, 0.82, 0.6, 0.32])[:, None, None]
-        towards_sun = (1 - scale) * size * [0.55 * spot.sun, -0.6]
-        pen.fill(middle + towards_sun + outline * size * scale, np.array([0.15, 0.42, 0.65, 0.85]))
+    count = int(rng.integers(2, 5))
+    size = spot.unit * rng.uniform(0.08, 0.36, (count, 1, 1, 1)) * [1.0, rng.uniform(0.6, 0.85)]
+    middle = (
+        np.array([spot.x, spot.y])
+        + rng.normal(0, [0.5 * spot.unit, 0], (count, 1, 1, 2))
+        - 0.7 * size * [0, 1]
+    )
+    outline = _blobs(count, 11, rng, 0.12)[:, None]
+    outline[..., 1] = np.minimum(outline[..., 1], 0.75)
+    scale = np.array([1.0, 0.82, 0.6, 0.32])[:, None, None]
+    towards_sun = (1 - scale) * size * [0.55 * spot.sun, -0.6]
+    layers = middle + towards_sun + outline * size * scale
+    pen.fill(layers.reshape(-1, 11, 2), np.tile([0.15, 0.42, 0.65, 0.85], count))
 
 
 def draw_slabs(pen: Pen, spot: Spot) -> None:
@@ -248,7 +261,9 @@ def draw_slabs(pen: Pen, spot: Spot) -> None:
     count = int(np.clip(0.9 * spread / (largest + 1), 2, 18))
     places = rng.normal(0, 1, (count, 2)) * [0.6 * spread, 0.14 * spot.unit]
     places = (places[np.argsort(places[:, 1])] + [spot.x, spot.y])[:, None]
-    size = largest * rng.uniform(0.45, 1.0, (count, 1, 1)) * rng.uniform([1.0, 0.35], [1.0, 0.6], (count, 1, 2))
+    size = (
+        largest * rng.uniform(0.45, 1.0, (count, 1, 1)) * rng.uniform([1.0, 0.35], [1.0, 0.6], (count, 1, 2))
+    )
     tops = places + size * _blobs(count, int(rng.integers(4, 7)), rng, 0.3)
     sides = tops + [0, 1] * np.maximum(0.8, 0.35 * size)
     shades = _xy(np.full(count, 0.08), rng.uniform(0.4, 0.8, count))
@@ -281,8 +296,12 @@ def draw_flowers(pen: Pen, spot: Spot) -> None:
     roots = rng.normal(0, 1, (count, 2)) * [0.5 * spread, 0.35 * tall]
     roots = roots[np.argsort(roots[:, 1])] + [spot.x, spot.y]
     heads = roots + _xy(rng.normal(0, 0.25 * tall, count), -tall * rng.uniform(0.5, 1.2, count))
-    pen.lines(np.stack([roots, (roots + heads) / 2 + [0.05 * tall, 0], heads], axis=1), 0.08, 0.008 * spot.unit)
-    pen.fill(heads[:, None] + _blobs(count, 7, rng, 0.4) * [bloom, 0.75 * bloom], rng.uniform(0.5, 0.85, count))
+    pen.lines(
+        np.stack([roots, (roots + heads) / 2 + [0.05 * tall, 0], heads], axis=1), 0.08, 0.008 * spot.unit
+    )
+    pen.fill(
+        heads[:, None] + _blobs(count, 7, rng, 0.4) * [bloom, 0.75 * bloom], rng.uniform(0.5, 0.85, count)
+    )
     if bloom > 2:
         pen.fill(heads[:, None] + _blobs(count, 5, rng, 0.1) * 0.3 * bloom, 0.97)
 
@@ -339,12 +358,17 @@ class Scene:
 
 
 def lay_out(
-    kinds: tuple[Kind, ...], sky_share: float, ruggedness: float, height: int, width: int, rng: np.random.Generator
+    kinds: tuple[Kind, ...],
+    sky_share: float,
+    ruggedness: float,
+    height: int,
+    width: int,
+    rng: np.random.Generator,
 ) -> Scene:
     """Lays out one frame: objects from near to far until each kind has its pixels, then hills, then sky.
 
-    Near to far (each object takes only what is still free) looks like painting far to near, but nothing drawn later
-    can eat into what was counted, so that the shares hold at every size.
+    Near to far (each object takes only what is still free) looks like painting far to near, but nothing drawn
+    later can eat into what was counted, so that the shares hold at every size.
     """
     shape = (height, width)
     quotas = [_quota(kind, height * width, rng) for kind in kinds]
@@ -383,7 +407,7 @@ def _place_all(scene: Scene, kinds: tuple[Kind, ...], quotas: list[int], rng: np
             for _ in range(_TRIES):
                 if done[index] >= wanted:
                     break
-                row = scene.camera.row(nearness * rng.uniform(0.91, 1.0))
+                row = scene.camera.row(nearness * rng.uniform(0.89, 1.0))
                 spot = Spot(_column(scene, row, patches[index], rng), row, scene.camera.unit(row), scene.sun)
                 pen.kind = index
                 kind.draw(pen, spot)
@@ -391,7 +415,7 @@ def _place_all(scene: Scene, kinds: tuple[Kind, ...], quotas: list[int], rng: np
 
 
 def _claim(scene: Scene, pen: Pen, spot: Spot, shadow: float, room: float) -> int:
-    """Moves the drawn object to the free part of the canvas unless it would take more than `room` pixels there.
+    """Moves the drawn object to the free part of the canvas unless it would take over `room` pixels.
 
     Returns the number of pixels it took.
     """
@@ -428,13 +452,15 @@ def _cast_shadow(scene: Scene, spot: Spot, half_width: float) -> None:
 
 
 def _sky(scene: Scene, quota: int, ruggedness: float, rng: np.random.Generator) -> np.ndarray:
-    """Where the sky shows, bool (H W): the hills are raised or lowered until `quota` free pixels are above them."""
+    """Where the sky shows, bool (H W): the hills rise or sink until `quota` free pixels are above them."""
     camera = scene.camera
     x = np.linspace(0, 1, camera.width)
-    waves = sum(rng.normal(0, 1 / k) * np.cos(6.3 * k * 0.6 * x + rng.uniform(0, 6.3)) for k in (1, 2, 3, 5, 8, 13))
+    waves = sum(
+        rng.normal(0, 1 / k) * np.cos(6.3 * k * 0.6 * x + rng.uniform(0, 6.3)) for k in (1, 2, 3, 5, 8, 13)
+    )
     ridge = camera.height * 0.02 * ruggedness * waves
-    above = camera.horizon - (np.arange(camera.height)[:, None] + 0.5) - ridge
-    free = scene.canvas == 0
-    candidates = np.sort(above[free])
-    level = candidates[max(0, len(candidates) - quota)] if len(candidates) else 0.0
-    return free & (above >= level)
+    above_horizon = camera.horizon - (np.arange(camera.height)[:, None] + 0.5)
+    above_ridge = above_horizon - ridge
+    free = (scene.canvas == 0) & (above_horizon > 0)
+    candidates = np.sort(above_ridge[free])
+    return free & (above_ridge >= candidates[max(0, len(candidates) - quota)])

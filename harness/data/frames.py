@@ -181,19 +181,14 @@ def _naming_problems(folder: Path, files: list[Path], images: dict[str, Path]) -
         return [f"{folder / IMAGES}: no .png or .jpg image; put the frames of this split there"]
     twins = sorted({p.stem for p in files if images[p.stem] != p})
     if twins:
-        return [
-            f"{folder / IMAGES}: {len(twins)} names with two images ({_first(twins)}); keep one file of each"
-        ]
+        return [f"{folder / IMAGES}: {len(twins)} names with two images ({_first(twins)}); keep one file of each"]
     return []
 
 
 def _orphans(folder: Path, what: str, names: list[str]) -> list[str]:
     if not names:
         return []
-    return [
-        f"{folder}: {len(names)} {what} ({_first(names)}); add their partners of the same name, or remove "
-        "them"
-    ]
+    return [f"{folder}: {len(names)} {what} ({_first(names)}); add their partners of the same name, or remove them"]
 
 
 def _first(names: list[str]) -> str:
@@ -213,9 +208,7 @@ def _decode(path: Path, flag: int) -> NDArray:
     try:
         content = path.read_bytes()
     except OSError as error:
-        raise DataError(
-            f"{path}: cannot be read ({error.strerror}); check the path and its permissions"
-        ) from error
+        raise DataError(f"{path}: cannot be read ({error.strerror}); check the path and its permissions") from error
     if not _is_whole(content):
         raise DataError(f"{path}: cut short or damaged ({len(content)} bytes); copy the file again")
     array = cv2.imdecode(np.frombuffer(content, np.uint8), flag)

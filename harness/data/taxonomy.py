@@ -45,7 +45,7 @@ class Taxonomy:
         """
         if raw.dtype != np.uint16:
             raise DataError(f"{source}: raw ids of type {raw.dtype}; they are uint16, read them with read_mask")
-        classes = self.table[raw]
+        classes = self.table.take(raw)
         if (classes == UNMAPPED).any():
             raise DataError(_unlisted_ids(raw[classes == UNMAPPED], source))
         return classes

@@ -9,7 +9,7 @@ import torch
 
 from harness.config import Experiment
 from harness.data import build_taxonomy, class_counts
-from harness.engine.fit import open_train_frames
+from harness.engine.evaluate import open_train_frames
 from harness.engine.inference import views
 from harness.engine.optimiser import build_optimiser
 from harness.engine.schedule import learning_rates

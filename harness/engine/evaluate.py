@@ -8,8 +8,16 @@ import numpy as np
 import torch
 from torch import nn
 
-from harness.config import Experiment
-from harness.data import FrameArrays, Taxonomy, dataset_root, eval_batches, open_frames
+from harness.config import Experiment, policy_steps
+from harness.data import (
+    FrameArrays,
+    Taxonomy,
+    build_taxonomy,
+    dataset_root,
+    eval_batches,
+    needs_native,
+    open_frames,
+)
 from harness.engine.inference import View, class_logits
 from harness.metrics.confusion_torch import confusion_matrices
 
@@ -32,9 +40,22 @@ class Evaluation(NamedTuple):
 def open_eval_frames(experiment: Experiment, split: str) -> EvalFrames:
     """The frames of a split as an evaluation wants them."""
     root, size = dataset_root(experiment.data), experiment.data.input_size
-    images = open_frames(root, split, size)
-    truth = images if experiment.evaluation.raster == "input" else open_frames(root, split, None)
-    return EvalFrames(images, truth)
+    eight_bit = build_taxonomy(experiment.taxonomy).eight_bit
+    images = open_frames(root, split, size, allow_8bit=eight_bit)
+    if experiment.evaluation.raster == "input":
+        return EvalFrames(images, images)
+    return EvalFrames(images, open_frames(root, split, None, allow_8bit=eight_bit))
+
+
+def open_train_frames(experiment: Experiment) -> FrameArrays:
+    """The training frames: native where the policy crops, otherwise at the input size."""
+    native = needs_native(policy_steps(experiment.augmentation))
+    return open_frames(
+        dataset_root(experiment.data),
+        "train",
+        None if native else experiment.data.input_size,
+        allow_8bit=build_taxonomy(experiment.taxonomy).eight_bit,
+    )
 
 
 def evaluate(

@@ -15,19 +15,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from harness.config import Experiment, Trial, canonical_json, policy_steps
-from harness.data import (
-    FrameArrays,
-    Taxonomy,
-    build_taxonomy,
-    class_counts,
-    dataset_root,
-    needs_native,
-    open_frames,
-    train_batches,
-)
+from harness.config import Experiment, Trial, canonical_json
+from harness.data import FrameArrays, Taxonomy, build_taxonomy, class_counts, train_batches
 from harness.engine.checkpoint import load_header, load_state, save_state, save_weights
-from harness.engine.evaluate import EvalFrames, Evaluation, evaluate, open_eval_frames
+from harness.engine.evaluate import EvalFrames, Evaluation, evaluate, open_eval_frames, open_train_frames
 from harness.engine.inference import autocast, normalise, resize_logits
 from harness.engine.optimiser import build_optimiser, clip_gradients, set_learning_rates
 from harness.engine.schedule import encoder_is_frozen, learning_rates
@@ -99,12 +90,6 @@ def open_session(trial: Trial, device: torch.device) -> Session:
         optimiser=build_optimiser(experiment.optimiser, model),
         scaler=torch.amp.GradScaler(device.type, enabled=experiment.training.precision == "fp16"),
     )
-
-
-def open_train_frames(experiment: Experiment) -> FrameArrays:
-    """The training frames: native where the policy crops, otherwise at the input size."""
-    native = needs_native(policy_steps(experiment.augmentation))
-    return open_frames(dataset_root(experiment.data), "train", None if native else experiment.data.input_size)
 
 
 def resume(session: Session, run: RunFolder) -> list[EpochRow]:

@@ -23,7 +23,14 @@ from harness.config import (
 from harness.data import dataset_fingerprint, dataset_root
 from harness.errors import StudyError
 from harness.run.inprocess import run_inprocess
-from harness.run.preflight import check_experiment, check_resources, settle_experiment, settle_space
+from harness.run.preflight import (
+    check_experiment,
+    check_resources,
+    decode_frames,
+    decode_frames_of,
+    settle_experiment,
+    settle_space,
+)
 from harness.run.progress import Progress
 from harness.run.study import Displayed, Resources, Study
 from harness.run.worker import pick_device
@@ -55,6 +62,8 @@ def run_search(
     space, notes = settle_space(space)
     settings = SearchSettings(space=space, seed=seed, dataset=_dataset(space.experiment))
     _open_folder(folder, settings, resources, console, notes)
+    with console.status("decoding frames"):
+        decode_frames(space)
     search = Search(folder, space, seed, deadline)
     execute(search, resources, console, space.search.trials, space.experiment.training.epochs)
     return search
@@ -81,6 +90,8 @@ def run_replicates(
     arms = {folder.name: experiment}
     settings = ReplicateSettings(arms=arms, dataset=_dataset(experiment))
     _open_folder(folder, settings, resources, console, notes)
+    with console.status("decoding frames"):
+        decode_frames_of(experiment)
     study = Replicates(folder, arms, seeds)
     execute(study, resources, console, len(seeds), experiment.training.epochs)
     return study

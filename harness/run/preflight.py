@@ -10,8 +10,10 @@ import numpy as np
 import torch
 
 from harness.config import Experiment, Space, apply_overrides, check_space, is_active, to_overrides, validate_section
+from harness.config.model import BackboneModel, LinearHead
 from harness.config.space import ChoiceParameter, Scalar
 from harness.data import build_taxonomy, dataset_root, list_frames
+from harness.engine.evaluate import open_eval_frames, open_train_frames
 from harness.errors import ConfigError, StudyError
 from harness.losses import build_loss
 from harness.models import check_input_size, needs_two_images, settle_weights
@@ -76,25 +78,45 @@ def settle_space(space: Space) -> tuple[Space, list[str]]:
         HarnessError: a model, its weights or a size that cannot be used; before any trial starts.
     """
     check_space(space)
-    experiments = _reachable(space)
-    for experiment in experiments:
+    check_experiment(space.experiment)
+    experiments = _reachable(space, ("model", "data"))
+    for experiment in _distinct(map(_without_head, experiments)):
         check_experiment(experiment)
-    settled = [settle_weights(model) for model in _distinct(e.model for e in experiments)]
+    settled = [settle_weights(model) for model in _distinct(_without_head(e).model for e in experiments)]
     have_all = all(model.weights != "none" for model, _ in settled)
     values = _replace_weights(json.loads(space.model_dump_json()), "pretrained" if have_all else "none")
     return validate_section(Space, values, "space"), list(dict.fromkeys(note for _, note in settled))
 
 
-def _reachable(space: Space) -> list[Experiment]:
-    """One Experiment for each combination of the choices that decide model and input size."""
+def decode_frames(space: Space) -> None:
+    """Decode every frame size that a search can ask for, once, before workers would each do it."""
+    for experiment in _reachable(space, ("data", "augmentation")):
+        decode_frames_of(experiment)
+
+
+def decode_frames_of(experiment: Experiment) -> None:
+    """Decode the frames that one Experiment asks for."""
+    open_train_frames(experiment)
+    open_eval_frames(experiment, "val")
+
+
+def _reachable(space: Space, sections: tuple[str, ...]) -> list[Experiment]:
+    """One Experiment for each combination of the choices in some of the Experiment's sections."""
     names = [
         name
         for name, parameter in space.parameters.items()
-        if isinstance(parameter, ChoiceParameter) and parameter.field.split(".")[0] in ("model", "data", "loss")
+        if isinstance(parameter, ChoiceParameter) and parameter.field.split(".")[0] in sections
     ]
     labels = [list(space.parameters[name].values()) for name in names]
     picks = [_active(space, dict(zip(names, combination, strict=True))) for combination in itertools.product(*labels)]
     return _distinct(e for pick in picks if (e := _try(space, pick)) is not None)
+
+
+def _without_head(experiment: Experiment) -> Experiment:
+    """The Experiment with the smallest head: neither the input size nor the weights depend on the head."""
+    if not isinstance(experiment.model, BackboneModel):
+        return experiment
+    return experiment.model_copy(update={"model": experiment.model.model_copy(update={"head": LinearHead()})})
 
 
 def _active(space: Space, pick: dict[str, Scalar]) -> dict[str, Scalar]:

@@ -49,7 +49,7 @@ class Progress:
         scores = self.running.pop(trial_id, [])
         if row is not None:
             self.ended_rows.append(row)
-            self.console.print(_ended_line(row, scores), highlight=False)
+            self.console.print(_ended_line(row, scores), highlight=False, no_wrap=True, overflow="ellipsis")
 
     def _panel(self) -> Group:
         table = Table.grid(padding=(0, 2))

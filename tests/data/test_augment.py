@@ -25,7 +25,8 @@ STEP_KINDS = [
 def frame(height: int = 64, width: int = 96, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
     """A frame that nobody may write to, as those of the cache; classes 1 to 9, so that a 0 can only be a fill."""
     rng = np.random.default_rng(seed)
-    image = rng.integers(30, 226, (height, width, 3)).astype(np.uint8)
+    # of low contrast: on evenly spread noise the limit of CLAHE changes nothing
+    image = rng.normal(128, 20, (height, width, 3)).clip(30, 225).astype(np.uint8)
     mask = rng.integers(1, 10, (height, width)).astype(np.uint8)
     for array in (image, mask):
         array.setflags(write=False)
@@ -134,6 +135,53 @@ def test_the_pipelines_of_the_teams_are_reproduced_step_by_step():
     ours = build_augmentation(POLICIES["ignitia_phase3"], SIZE)
     for seed in range(60):
         assert same(augment(ours, *frame(), seed=seed), augment(reference, *frame(), seed=seed))
+
+
+#: our step, with no two fields alike, and the call that its description means
+REFERENCES = {
+    "gaussian_blur": (
+        sections.GaussianBlur(kernel=(5, 9), sigma=(1.0, 2.5), probability=1.0),
+        A.GaussianBlur(blur_limit=(5, 9), sigma_limit=(1.0, 2.5), p=1),
+    ),
+    "brightness_contrast": (
+        sections.BrightnessContrast(brightness=(-0.3, 0.1), contrast=(-0.2, 0.4), probability=1.0),
+        A.RandomBrightnessContrast(brightness_limit=(-0.3, 0.1), contrast_limit=(-0.2, 0.4), p=1),
+    ),
+    "hue_saturation_value": (
+        sections.HueSaturationValue(hue=5, saturation=30, value=15, probability=1.0),
+        A.HueSaturationValue(hue_shift_limit=5, sat_shift_limit=30, val_shift_limit=15, p=1),
+    ),
+    "colour_jitter": (
+        sections.ColourJitter(
+            brightness=(0.6, 1.1), contrast=(0.7, 1.2), saturation=(0.8, 1.3), hue=(-0.1, 0.05), probability=1.0
+        ),
+        A.ColorJitter(brightness=(0.6, 1.1), contrast=(0.7, 1.2), saturation=(0.8, 1.3), hue=(-0.1, 0.05), p=1),
+    ),
+    "rgb_shift": (
+        sections.RgbShift(limit=35, probability=1.0),
+        A.RGBShift(r_shift_limit=35, g_shift_limit=35, b_shift_limit=35, p=1),
+    ),
+    "clahe": (
+        sections.Clahe(clip_limit=4.0, tiles=3, probability=1.0),
+        A.CLAHE(clip_limit=4.0, tile_grid_size=(3, 3), p=1),
+    ),
+    "grey": (sections.Grey(probability=1.0), A.ToGray(p=1)),
+    "shadow": (sections.Shadow(probability=1.0), A.RandomShadow(p=1)),
+    "random_resized_crop": (
+        sections.RandomResizedCrop(area=(0.2, 0.6), ratio=(0.8, 2.0)),
+        A.RandomResizedCrop(SIZE, scale=(0.2, 0.6), ratio=(0.8, 2.0)),
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", REFERENCES)
+def test_a_step_is_the_albumentations_call_that_it_describes(kind):
+    step, reference = REFERENCES[kind]
+    ours, theirs = build_augmentation([step], SIZE), A.Compose([reference])
+    # large enough for the tiles of CLAHE to hold more pixels than there are grey levels
+    for seed in range(12):
+        arrays = frame(128, 192, seed)
+        assert same(augment(ours, *arrays, seed=seed), augment(theirs, *arrays, seed=seed))
 
 
 def test_desertmind_changes_brightness_before_contrast_always():

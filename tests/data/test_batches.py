@@ -72,14 +72,21 @@ def test_a_frame_is_changed_the_same_way_whatever_the_batch_size(frames):
     assert images_of(epoch_of(frames, batch_size=1)) == images_of(epoch_of(frames, batch_size=5))
 
 
+def test_frames_of_one_epoch_are_changed_apart_from_each_other(frames):
+    five_times_one = replace(
+        frames, images=np.repeat(frames.images[:1], 5, axis=0), masks=np.repeat(frames.masks[:1], 5, axis=0)
+    )
+    assert len(images_of(epoch_of(five_times_one, NONE))) == 1
+    assert len(images_of(epoch_of(five_times_one))) >= 4
+
+
 def test_epochs_differ_in_order_and_in_changes(frames):
     orders = {
         tuple(images_of([batch]).pop() for batch in epoch_of(frames, NONE, batch_size=1, epoch=e)) for e in range(6)
     }
     assert len(orders) > 3
-    assert not images_of(epoch_of(frames, epoch=0)) & images_of(epoch_of(frames, epoch=1)) - images_of(
-        epoch_of(frames, NONE)
-    )
+    unchanged = images_of(epoch_of(frames, NONE))
+    assert not images_of(epoch_of(frames, epoch=0)) & images_of(epoch_of(frames, epoch=1)) - unchanged
 
 
 def test_worker_processes_make_the_same_batches_bit_for_bit(frames):
