@@ -1,0 +1,32 @@
+# Everything runs in .venv, which the first target that needs it makes.
+
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: search test lint constraints clean
+
+search: .venv/ready
+	$(BIN)/harness search
+
+test: .venv/ready
+	$(BIN)/python -m pytest
+
+lint: .venv/ready
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+# the newest versions that go together on every Python from 3.10; names and versions only
+constraints: .venv/ready
+	(echo "# Versions that are tested together. Written by: make constraints"; \
+	 $(BIN)/uv pip compile -q --universal --python-version 3.10 --extra dev --no-header --no-annotate \
+	 --no-emit-index-url --no-emit-find-links pyproject.toml) > constraints.new && mv constraints.new constraints.txt
+
+clean:
+	rm -rf .venv
+
+# pip only to get uv; uv installs the rest in seconds
+.venv/ready: pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install -q -c constraints.txt uv
+	$(BIN)/uv pip install -q --python $(BIN)/python -c constraints.txt -e '.[dev]'
+	touch .venv/ready
