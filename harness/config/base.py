@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
@@ -14,6 +14,11 @@ class Section(BaseModel):
     """A frozen, strict group of fields: unknown keys, wrong types and nan are refused."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+
+def json_schema(section: type[Section]) -> dict[str, Any]:
+    """The JSON Schema (2020-12) of a section, for editors that complete and check YAML files."""
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **section.model_json_schema()}
 
 
 #: `pretrained`: the library's weights, an error where they cannot be had. `pretrained_if_available`: those, or

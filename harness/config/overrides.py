@@ -23,10 +23,11 @@ def apply_overrides(section: S, overrides: Mapping[str, Any]) -> S:
         ConfigError: a path that does not exist in the section, or a value that breaks a rule.
     """
     values = _values(section)
-    for path, value in overrides.items():
-        _set(values, path, value)
-        if isinstance(value, dict):
-            # fill in the new section's defaults, which a later path may change
+    paths = list(overrides)
+    for index, path in enumerate(paths, 1):
+        _set(values, path, overrides[path])
+        if any(later.startswith(f"{path}.") for later in paths[index:]):
+            # fill in the new section's defaults, which a later path changes
             values = _values(validate_section(type(section), values, "override"))
     return validate_section(type(section), values, "override")
 
@@ -62,5 +63,5 @@ def _set(values: dict[str, Any], path: str, value: Any) -> None:
 def _refuse(path: str, reached: str, part: str, here: Any) -> None:
     known = list(here) if isinstance(here, dict) else []
     kind = f" (kind '{here['kind']}')" if isinstance(here, dict) and "kind" in here else ""
-    hint = did_you_mean(part, known) if known else "; the field above it holds a value, not a section"
+    hint = did_you_mean(part, known) if known else f"; the field above it holds {here!r}: set that one as a whole"
     raise ConfigError(f"override {path}: there is no field '{reached}'{kind}{hint}")

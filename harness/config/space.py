@@ -23,7 +23,7 @@ _WHEN = Field({}, description="other parameter to its labels or values under whi
 class _Parameter(Section):
     field: str = Field(min_length=1, description="dotted path into the Experiment")
     role: Literal["scientific", "nuisance"] = _ROLE
-    when: dict[str, tuple[Scalar, ...]] = _WHEN
+    when: dict[str, Annotated[tuple[Scalar, ...], Field(min_length=1)]] = _WHEN
 
 
 class FloatParameter(_Parameter):
@@ -88,6 +88,8 @@ class Space(Section):
                         f"above it are: {', '.join(names[:index]) or 'none'}"
                     )
                 _check_labels(name, other, labels, self.parameters[other])
+            for above in names[:index]:
+                _check_not_overwritten(above, self.parameters[above], name, parameter)
         return self
 
 
@@ -95,12 +97,14 @@ def _check_range(name: str, parameter: Parameter) -> None:
     if isinstance(parameter, ChoiceParameter):
         if len(parameter.choices) < 2:
             raise ValueError(f"parameter '{name}' has {len(parameter.choices)} choices; it needs two or more")
+        if len(parameter.values()) < len(parameter.choices):
+            raise ValueError(f"parameter '{name}' has a choice twice; keep one of them")
         return
     if not parameter.low < parameter.high:
         raise ValueError(f"parameter '{name}': low {parameter.low} must be below high {parameter.high}")
     if parameter.log and parameter.low <= 0:
         raise ValueError(f"parameter '{name}': a logarithmic scale needs low above 0, not {parameter.low}")
-    if parameter.log and parameter.step not in (None, 1):
+    if parameter.log and parameter.step != type(parameter).model_fields["step"].default:
         raise ValueError(f"parameter '{name}': log and step exclude each other; remove one")
 
 
@@ -111,6 +115,15 @@ def _check_labels(name: str, other: str, labels: tuple[Scalar, ...], parameter: 
     if unknown:
         known = ", ".join(map(str, parameter.values()))
         raise ValueError(f"parameter '{name}': '{other}' never takes {unknown}; it takes: {known}")
+
+
+def _check_not_overwritten(above: str, first: Parameter, name: str, second: Parameter) -> None:
+    """Overrides are applied in order: what `first` sets must not be lost when `second` sets the same, or more."""
+    never_together = any(not set(first.when[o]) & set(second.when[o]) for o in first.when.keys() & second.when.keys())
+    if not f"{first.field}.".startswith(f"{second.field}.") or never_together:
+        return
+    fix = "put it above" if first.field != second.field else "remove one, or give them conditions that exclude each other"
+    raise ValueError(f"parameter '{name}' sets {second.field} and undoes '{above}', which sets {first.field}; {fix}")
 
 
 def to_overrides(space: Space, picked: dict[str, Scalar]) -> dict[str, Any]:

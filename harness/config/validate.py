@@ -47,8 +47,9 @@ def did_you_mean(word: str, known: typing.Iterable[str]) -> str:
 
 
 def _message(section: type[Section], error: Any, value: Any, name: str, lines: dict[Location, int]) -> str:
-    location = error["loc"]
-    path = _plain_location(location, value)
+    path = _plain_location(error["loc"], value)
+    if error["type"] == "missing":
+        path = (*path, error["loc"][-1])
     line = next((lines[path[:n]] for n in range(len(path), 0, -1) if path[:n] in lines), None)
     place = name if line is None else f"{name}:{line}"
     field = ".".join(map(str, path))
@@ -62,63 +63,82 @@ def _rule(section: type[Section], error: Any) -> str:
     if kind == "missing":
         return "is missing; it has no default"
     if kind == "union_tag_not_found":
-        return f"needs a 'kind'; one of {error['ctx'].get('expected_tags', _tags_at(section, error['loc']))}"
+        return f"needs a 'kind'; one of {error['ctx'].get('expected_tags', _kinds_at(section, error['loc']))}"
     if kind == "union_tag_invalid":
         tags = error["ctx"]["expected_tags"].replace("'", "").split(", ")
         return f"kind '{error['ctx']['tag']}' does not exist{did_you_mean(error['ctx']['tag'], tags)}"
     if kind == "literal_error" and isinstance(given, str):
         choices = error["ctx"]["expected"].replace(" or ", ", ").replace("'", "").split(", ")
+        if given in choices:
+            return f"'{given}' is text; write the number {given} without quotes"
         return f"'{given}' is not a choice{did_you_mean(given, choices)}"
+    if kind in ("too_short", "too_long"):
+        limit = f"{error['ctx']['min_length']} or more" if kind == "too_short" else f"at most {error['ctx']['max_length']}"
+        return f"has {error['ctx']['actual_length']} items; it takes {limit}"
     if kind == "value_error":
         return str(error["ctx"]["error"])
     return f"{error['msg'][0].lower()}{error['msg'][1:]}, not {given!r}"
 
 
 def _plain_location(location: Location, value: Any) -> Location:
-    """The location without the tags that pydantic puts in for unions."""
+    """The location without what pydantic puts in for unions: a section's kind stands before its fields."""
     path: list[str | int] = []
+    kind_may_follow = False
     for part in location:
-        if isinstance(value, dict) and part in value:
+        if kind_may_follow and isinstance(value, dict) and value.get("kind") == part:
+            kind_may_follow = False
+        elif _holds(value, part):
             path.append(part)
             value = value[part]
-        elif isinstance(value, list) and isinstance(part, int) and part < len(value):
-            path.append(part)
-            value = value[part]
-        elif isinstance(value, dict) and part is location[-1] and value.get("kind") != part:
-            path.append(part)
+            kind_may_follow = True
     return tuple(path)
+
+
+def _holds(value: Any, part: str | int) -> bool:
+    if isinstance(value, list):
+        return isinstance(part, int) and part < len(value)
+    return isinstance(value, dict) and part in value
+
+
+def _fields_at(section: type[BaseModel], location: Location) -> list[str]:
+    """The field names allowed at a pydantic location (kinds included)."""
+    return [name for s in _sections_at(section, location) for name in s.model_fields]
+
+
+def _kinds_at(section: type[BaseModel], location: Location) -> str:
+    return ", ".join(f"'{kind}'" for s in _sections_at(section, location) if (kind := _kind_of(s)))
+
+
+def _sections_at(section: type[BaseModel], location: Location) -> list[type[BaseModel]]:
+    annotations: list[Any] = [section]
+    for part in location:
+        annotations = [inner for annotation in annotations for inner in _inside(annotation, part)]
+    return [s for annotation in annotations for s in _sections_in(annotation)]
+
+
+def _inside(annotation: Any, part: str | int) -> list[Any]:
+    """What an annotation allows at the next part of a location: a field, an item, or a section by its kind."""
+    if _is_section(annotation):
+        return [annotation.model_fields[part].annotation] if part in annotation.model_fields else []
+    inner = typing.get_args(annotation)
+    if typing.get_origin(annotation) in (typing.Union, types.UnionType):
+        tagged = [a for a in inner if _is_section(a) and _kind_of(a) == part]
+        return tagged or [deeper for a in inner for deeper in _inside(a, part)]
+    if typing.get_origin(annotation) is typing.Annotated:
+        return _inside(inner[0], part)
+    return list(inner)
 
 
 def _sections_in(annotation: Any) -> list[type[BaseModel]]:
     """The section classes that an annotation allows."""
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+    if _is_section(annotation):
         return [annotation]
-    origin = typing.get_origin(annotation)
-    if origin in (typing.Union, types.UnionType, typing.Annotated, tuple, list, dict):
-        return [s for a in typing.get_args(annotation) for s in _sections_in(a)]
-    return []
+    return [s for inner in typing.get_args(annotation) for s in _sections_in(inner)]
+
+
+def _is_section(annotation: Any) -> bool:
+    return isinstance(annotation, type) and issubclass(annotation, BaseModel)
 
 
 def _kind_of(section: type[BaseModel]) -> str | None:
     return section.model_fields["kind"].default if "kind" in section.model_fields else None
-
-
-def _fields_at(section: type[BaseModel], location: Location) -> list[str]:
-    """The field names allowed at a pydantic location (tags included)."""
-    candidates = [section]
-    for part in location:
-        tagged = [c for c in candidates if _kind_of(c) == part]
-        if tagged:
-            candidates = tagged
-            continue
-        fields = [c.model_fields[part].annotation for c in candidates if part in c.model_fields]
-        candidates = [s for a in fields for s in _sections_in(a)] or candidates
-    return [name for c in candidates for name in c.model_fields]
-
-
-def _tags_at(section: type[BaseModel], location: Location) -> str:
-    candidates = [section]
-    for part in location:
-        fields = [c.model_fields[part].annotation for c in candidates if part in c.model_fields]
-        candidates = [s for a in fields for s in _sections_in(a)] or candidates
-    return ", ".join(f"'{kind}'" for c in candidates if (kind := _kind_of(c)))

@@ -18,6 +18,10 @@ class _Loader(yaml.SafeLoader):
     """PyYAML follows YAML 1.1, where `no` is False and `1e-4` a string; these are the 1.2 core rules."""
 
 
+class _Dumper(yaml.SafeDumper):
+    """Written so that any YAML reader, 1.1 or 1.2, reads the same values back."""
+
+
 _Loader.yaml_implicit_resolvers = {}
 for _tag, _pattern, _first in (
     ("bool", r"true|True|TRUE|false|False|FALSE", "tTfF"),
@@ -29,12 +33,12 @@ for _tag, _pattern, _first in (
         "-+.0123456789",
     ),
 ):
-    _Loader.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(f"^(?:{_pattern})$"), list(_first))
+    for _side in (_Loader, _Dumper):  # the dumper quotes a text that either version would read as a number
+        _side.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(f"^(?:{_pattern})$"), list(_first))
 
 
 def _int(loader: _Loader, node: yaml.ScalarNode) -> int:
-    text = node.value
-    return int(text, {"0o": 8, "0x": 16}.get(text[:2], 10)) if text[:1] == "0" and len(text) > 2 and not text.isdigit() else int(text)  # noqa: E501
+    return int(node.value, {"0o": 8, "0x": 16}.get(node.value[:2], 10))
 
 
 _Loader.add_constructor("tag:yaml.org,2002:int", _int)
@@ -58,8 +62,8 @@ def load_yaml(path: Path) -> tuple[Any, dict[Location, int]]:
 
 def parse_yaml(text: str, name: str) -> tuple[Any, dict[Location, int]]:
     """Like `load_yaml`, from text; `name` stands for the file in messages."""
-    loader = _Loader(text)
     try:
+        loader = _Loader(text)
         node = loader.get_single_node()
         lines: dict[Location, int] = {}
         if node is not None:
@@ -67,13 +71,13 @@ def parse_yaml(text: str, name: str) -> tuple[Any, dict[Location, int]]:
         return (None if node is None else loader.construct_document(node)), lines
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise ConfigError(f"{_place(error, name)}: not valid YAML: {_problem(error)}") from error
-    finally:
-        loader.dispose()
 
 
 def _collect_lines(node: yaml.Node, location: Location, lines: dict[Location, int], name: str) -> None:
     if isinstance(node, yaml.MappingNode):
         for key, value in node.value:
+            if not isinstance(key, yaml.ScalarNode):
+                raise ConfigError(f"{name}:{key.start_mark.line + 1}: a list or a mapping as a key; use a word")
             here = (*location, key.value)
             if here in lines:
                 raise ConfigError(
@@ -95,10 +99,6 @@ def _place(error: Exception, name: str) -> str:
 
 def _problem(error: Exception) -> str:
     return str(getattr(error, "problem", None) or error or type(error).__name__)
-
-
-class _Dumper(yaml.SafeDumper):
-    """Written so that any YAML reader, 1.1 or 1.2, reads the same values back."""
 
 
 def _float(dumper: _Dumper, value: float) -> yaml.ScalarNode:

@@ -44,7 +44,7 @@ def load_header(path: Path) -> dict[str, Any]:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
     except (OSError, SafetensorError) as error:
-        raise StudyError(f"{path}: not a readable checkpoint ({error}); train again or give another run") from error
+        raise _unreadable(path, error) from error
     if "header" not in metadata:
         raise StudyError(f"{path}: has no header of this harness; give a checkpoint that it wrote")
     return json.loads(metadata["header"])
@@ -56,20 +56,49 @@ def load_weights(path: Path, model: nn.Module) -> None:
     Raises:
         StudyError: names or shapes differ from the model's.
     """
-    try:
-        model.load_state_dict(_part(load_file(path), "model."))
-    except (RuntimeError, OSError, SafetensorError) as error:
-        raise StudyError(f"{path}: does not fit the model: {error}") from error
+    _fill(model, _part(_read(path), "model."), path)
 
 
 def load_state(path: Path, model: nn.Module, optimiser: torch.optim.Optimizer) -> None:
-    """Put a checkpoint's model and optimiser state back."""
-    load_weights(path, model)
+    """Put a checkpoint's model and optimiser state back.
+
+    Raises:
+        StudyError: names or shapes differ from the model's.
+    """
+    tensors = _read(path)
+    _fill(model, _part(tensors, "model."), path)
     state: dict[int, Tensors] = {}
-    for name, tensor in _part(load_file(path), "optimiser.").items():
+    for name, tensor in _part(tensors, "optimiser.").items():
         index, _, key = name.partition(".")
         state.setdefault(int(index), {})[key] = tensor
     optimiser.load_state_dict({"state": state, "param_groups": optimiser.state_dict()["param_groups"]})
+
+
+def _read(path: Path) -> Tensors:
+    try:
+        return load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise _unreadable(path, error) from error
+
+
+def _fill(model: nn.Module, tensors: Tensors, path: Path) -> None:
+    found, expected = _shapes(tensors), _shapes(model.state_dict())
+    wrong = [name for name in expected | found if found.get(name) != expected.get(name)]
+    if wrong:
+        raise StudyError(
+            f"{path}: {len(wrong)} tensors differ from the model's; the first, {wrong[0]}, has shape "
+            f"{found.get(wrong[0], 'none')} instead of {expected.get(wrong[0], 'none')}: it was written for "
+            "another model; give the run folder of this Experiment"
+        )
+    model.load_state_dict(tensors)
+
+
+def _shapes(tensors: Tensors) -> dict[str, tuple[int, ...]]:
+    return {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+
+
+def _unreadable(path: Path, error: Exception) -> StudyError:
+    return StudyError(f"{path}: not a readable checkpoint ({error}); train again or give another run")
 
 
 def _part(tensors: Tensors, prefix: str) -> Tensors:

@@ -30,7 +30,7 @@ class EvalFrames(NamedTuple):
 
 
 class Evaluation(NamedTuple):
-    """Per-image confusion matrices int64 (N C C+1) in file order, and the mean loss if asked for."""
+    """Per-image confusion matrices int64 (N C C+1) in file order, and the mean of the images' losses if asked for."""
 
     names: tuple[str, ...]
     matrices: np.ndarray
@@ -83,6 +83,8 @@ def evaluate(
         logits = class_logits(model, images, truth.shape[-2:], experiment, looks)
         matrices.append(confusion_matrices(truth, logits.argmax(1), len(taxonomy.names)))
         if loss is not None:
-            losses.append(loss(logits, truth)[0].detach() * len(images))
-    mean_loss = (torch.stack(losses).sum() / len(frames.images.names)).item() if losses else None
+            # image by image: Dice and weighted means depend on which images share a batch
+            pairs = zip(logits.split(1), truth.split(1), strict=True)
+            losses += [loss(*pair)[0].detach() for pair in pairs]
+    mean_loss = torch.stack(losses).mean().item() if losses else None
     return Evaluation(frames.images.names, torch.cat(matrices).cpu().numpy(), mean_loss)

@@ -7,6 +7,7 @@ row of the checkpoint that it resumes from: whoever keeps the rows can lose none
 from __future__ import annotations
 
 import io
+import math
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -23,7 +24,7 @@ from harness.engine.inference import autocast, normalise, resize_logits
 from harness.engine.optimiser import build_optimiser, clip_gradients, set_learning_rates
 from harness.engine.schedule import encoder_is_frozen, learning_rates
 from harness.engine.seeds import EPOCH, INITIALISATION, seed_torch, set_determinism
-from harness.errors import NonFiniteLoss
+from harness.errors import DataError, NonFiniteLoss, StudyError
 from harness.losses import build_loss
 from harness.metrics import dataset_counts, iou, miou
 from harness.models import build_model, check_input_size, set_encoder_trainable
@@ -93,13 +94,22 @@ def open_session(trial: Trial, device: torch.device) -> Session:
 
 
 def resume(session: Session, run: RunFolder) -> list[EpochRow]:
-    """Put the last checkpoint's state back; returns its rows, none where there is no checkpoint."""
+    """Put the last checkpoint's state back; returns its rows, none where there is no checkpoint.
+
+    Raises:
+        StudyError: the checkpoint is damaged, or of another trial.
+    """
     if not run.last.exists():
         return []
     header = load_header(run.last)
+    rows = [EpochRow.model_validate(row) for row in header["rows"]]
+    if rows[-1].trial != session.trial.id:
+        raise StudyError(
+            f"{run.path}: holds trial {rows[-1].trial}, not {session.trial.id}; give each trial a folder of its own"
+        )
     load_state(run.last, session.model, session.optimiser)
     session.scaler.load_state_dict(header["scaler"])
-    return [EpochRow.model_validate(row) for row in header["rows"]]
+    return rows
 
 
 def train_epoch(session: Session, rows: list[EpochRow]) -> tuple[EpochRow, Evaluation]:
@@ -118,6 +128,8 @@ def train_epoch(session: Session, rows: list[EpochRow]) -> tuple[EpochRow, Evalu
     evaluation = _evaluate(session, session.val_frames, session.loss)
     train_score = _training_score(session) if experiment.training.score_training_set else None
     finished = time.perf_counter()
+    if not math.isfinite(evaluation.loss):
+        raise _not_finite(session, f"epoch {epoch}, validation: total {evaluation.loss}")
 
     scores = [row.score for row in rows] + [_score(evaluation)]
     row = EpochRow(
@@ -204,13 +216,17 @@ def _summary(
     if len(bad):
         step = int(bad[0])
         shown = ", ".join(f"{n} {v:.4g}" for n, v in zip(["total", *names], values[step].tolist(), strict=True))
-        raise NonFiniteLoss(
-            f"trial {session.trial.id}: the loss is not finite at epoch {epoch}, batch {step + 1}: {shown}; "
-            f"learning rates {[g['lr'] for g in session.optimiser.param_groups]}: lower them, clip the gradient "
-            "(optimiser.clip_norm) or use bf16 instead of fp16"
-        )
+        raise _not_finite(session, f"epoch {epoch}, batch {step + 1}: {shown}")
     means = (values * sizes[:, None]).sum(0) / sizes.sum()
     return means[0].item(), dict(zip(names, means[1:].tolist(), strict=True)), int(sizes.sum())
+
+
+def _not_finite(session: Session, where: str) -> NonFiniteLoss:
+    rates = {group["name"]: group["lr"] for group in session.optimiser.param_groups}
+    return NonFiniteLoss(
+        f"trial {session.trial.id}: the loss is not finite at {where}; learning rates {rates}: lower them, clip the "
+        "gradient (optimiser.clip_norm) or use bf16 instead of fp16"
+    )
 
 
 def save(session: Session, run: RunFolder, rows: list[EpochRow], evaluation: Evaluation) -> None:
@@ -242,7 +258,13 @@ def _training_score(session: Session) -> float:
 
 
 def _score(evaluation: Evaluation) -> float:
-    return float(miou(dataset_counts(evaluation.matrices)))
+    counts = dataset_counts(evaluation.matrices)
+    if not counts.truth.any():
+        raise DataError(
+            f"the masks of the {len(evaluation.names)} frames from {evaluation.names[0]} hold no pixel of a class, so "
+            "there is nothing to score; ignore fewer classes or give other frames"
+        )
+    return float(miou(counts))
 
 
 def _iou_by_name(evaluation: Evaluation, taxonomy: Taxonomy) -> dict[str, float | None]:

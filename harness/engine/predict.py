@@ -44,7 +44,7 @@ def write_predictions(
         classes = predict_classes(trained, image, looks)
         colour = trained.taxonomy.to_colour(classes)
         truth = _truth_colours(frame, trained.taxonomy)
-        name = f"{Path(frame.name).stem}.png"
+        name = f"{frame.image.stem}.png"
         _write_rgb(out / "colour" / name, colour)
         _write_rgb(out / "overlay" / name, overlay(image, colour))
         _write_rgb(out / "side_by_side" / name, side_by_side(*(p for p in (image, truth, colour) if p is not None)))

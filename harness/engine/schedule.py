@@ -60,7 +60,7 @@ def _cosine(floor: float, index: int, length: int) -> float:
 def _plateau(schedule: Plateau, scores: Sequence[float]) -> float:
     factor, best, stale = 1.0, -math.inf, 0
     for score in scores:
-        if score > best + abs(best) * PLATEAU_THRESHOLD or best == -math.inf:
+        if score > best * (1 + PLATEAU_THRESHOLD):
             best, stale = score, 0
         else:
             stale += 1

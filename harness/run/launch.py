@@ -132,7 +132,7 @@ def _open_folder(
     """Make the folder, or check that a resumed study asks for the same."""
     console.print(f"[bold]{folder.name}[/] → {folder.path}", highlight=False, soft_wrap=True)
     for note in notes:
-        console.print(f"weights: {note}", highlight=False, soft_wrap=True)
+        console.print(note, highlight=False, soft_wrap=True)
     if folder.settings.exists():
         changed = differences(read_section(type(settings), folder.settings), settings)
         if changed:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -85,7 +86,16 @@ def settle_space(space: Space) -> tuple[Space, list[str]]:
     settled = [settle_weights(model) for model in _distinct(_without_head(e).model for e in experiments)]
     have_all = all(model.weights != "none" for model, _ in settled)
     values = _replace_weights(json.loads(space.model_dump_json()), "pretrained" if have_all else "none")
-    return validate_section(Space, values, "space"), list(dict.fromkeys(note for _, note in settled))
+    return validate_section(Space, values, "space"), _grouped(note for _, note in settled)
+
+
+def _grouped(notes: Iterable[str]) -> list[str]:
+    """`name: sentence` notes with the names of each sentence in one line."""
+    names: dict[str, list[str]] = {}
+    for note in notes:
+        name, _, sentence = note.partition(": ")
+        names.setdefault(sentence, []).append(name)
+    return [f"{sentence}: {', '.join(dict.fromkeys(those))}" for sentence, those in names.items()]
 
 
 def decode_frames(space: Space) -> None:

@@ -105,7 +105,7 @@ def experiment_text(experiment: Experiment, *comments: str) -> str:
 
 def results_folder() -> Path:
     """Where studies are written: $HARNESS_RESULTS, or `results` in the working directory."""
-    return Path(os.environ.get("HARNESS_RESULTS", "results"))
+    return Path(os.environ.get("HARNESS_RESULTS") or "results")
 
 
 def find_study(name: str) -> StudyFolder:
