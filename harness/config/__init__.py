@@ -11,6 +11,7 @@ from harness.config.yaml_file import dump_yaml, load_yaml, parse_yaml
 
 __all__ = [
     "IGNORE", "POLICIES", "Experiment", "ReplicateSettings", "SearchSettings", "Section", "Space", "Trial",
-    "apply_overrides", "canonical_json", "check_space", "did_you_mean", "differences", "dump_yaml", "fingerprint", "is_active", "json_schema", "load_yaml", "parse_override",
-    "parse_yaml", "policy_steps", "read_section", "to_overrides", "validate_section",
+    "apply_overrides", "canonical_json", "check_space", "did_you_mean", "differences", "dump_yaml",
+    "fingerprint", "is_active", "json_schema", "load_yaml", "parse_override", "parse_yaml", "policy_steps",
+    "read_section", "to_overrides", "validate_section",
 ]  # fmt: skip

@@ -122,7 +122,8 @@ def _check_not_overwritten(above: str, first: Parameter, name: str, second: Para
     never_together = any(not set(first.when[o]) & set(second.when[o]) for o in first.when.keys() & second.when.keys())
     if not f"{first.field}.".startswith(f"{second.field}.") or never_together:
         return
-    fix = "put it above" if first.field != second.field else "remove one, or give them conditions that exclude each other"
+    same = first.field == second.field
+    fix = "remove one, or give them conditions that exclude each other" if same else "put it above"
     raise ValueError(f"parameter '{name}' sets {second.field} and undoes '{above}', which sets {first.field}; {fix}")
 
 

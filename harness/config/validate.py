@@ -73,8 +73,9 @@ def _rule(section: type[Section], error: Any) -> str:
             return f"'{given}' is text; write the number {given} without quotes"
         return f"'{given}' is not a choice{did_you_mean(given, choices)}"
     if kind in ("too_short", "too_long"):
-        limit = f"{error['ctx']['min_length']} or more" if kind == "too_short" else f"at most {error['ctx']['max_length']}"
-        return f"has {error['ctx']['actual_length']} items; it takes {limit}"
+        limits = error["ctx"]
+        allowed = f"{limits['min_length']} or more" if kind == "too_short" else f"{limits['max_length']} or fewer"
+        return f"has {limits['actual_length']} items; it takes {allowed}"
     if kind == "value_error":
         return str(error["ctx"]["error"])
     return f"{error['msg'][0].lower()}{error['msg'][1:]}, not {given!r}"

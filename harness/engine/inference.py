@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from contextlib import nullcontext
 from typing import NamedTuple
 
@@ -50,14 +51,15 @@ def resize_logits(logits: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def views(experiment: Experiment, tta: TestTimeAugmentation) -> tuple[View, ...]:
-    """The views of test-time augmentation, each side rounded to the nearest size that the model takes."""
+    """The views of test-time augmentation, each side rounded down to a size that the model takes (as Ignitia)."""
     multiple = size_multiple(experiment.model)
     sizes = [_scaled(experiment.data.input_size, scale, multiple) for scale in tta.scales]
     return tuple(View(*size, mirrored) for size in sizes for mirrored in ((False, True) if tta.flip else (False,)))
 
 
 def _scaled(size: tuple[int, int], scale: float, multiple: int) -> tuple[int, int]:
-    height, width = (max(1, round(side * scale / multiple)) * multiple for side in size)
+    # 0.7 x 140 is 97.99999999999999 and means 98
+    height, width = (max(1, math.floor(side * scale / multiple + 1e-9)) * multiple for side in size)
     return height, width
 
 

@@ -25,9 +25,7 @@ def build_optimiser(config: OptimiserConfig, model: nn.Module) -> torch.optim.Op
             nesterov=config.nesterov,
             weight_decay=config.weight_decay,
         )
-    return torch.optim.AdamW(
-        groups, lr=config.lr, betas=(config.beta1, config.beta2), weight_decay=config.weight_decay
-    )
+    return torch.optim.AdamW(groups, lr=config.lr, betas=(config.beta1, config.beta2), weight_decay=config.weight_decay)
 
 
 def set_learning_rates(optimiser: torch.optim.Optimizer, rates: dict[str, float]) -> dict[str, float]:

@@ -8,6 +8,6 @@ from harness.store.record import Record, best_epoch
 from harness.store.rows import EpochRow, TrialRow
 
 __all__ = [
-    "EpochRow", "Journal", "Record", "RunFolder", "StudyFolder", "TrialRow", "best_epoch", "experiment_text", "find_study",
-    "provenance", "results_folder", "write_bytes", "write_json", "write_text",
+    "EpochRow", "Journal", "Record", "RunFolder", "StudyFolder", "TrialRow", "best_epoch", "experiment_text",
+    "find_study", "provenance", "results_folder", "write_bytes", "write_json", "write_text",
 ]  # fmt: skip
