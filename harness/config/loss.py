@@ -22,7 +22,9 @@ class InverseFrequency(Section):
     """Inversely proportional to the class's pixel count, the rarest class at `maximum` (Ignitia)."""
 
     kind: Literal["inverse_frequency"] = "inverse_frequency"
-    maximum: float = Field(5.0, gt=0, le=1000, description="weight of the rarest class that occurs")
+    maximum: float = Field(
+        5.0, gt=0, le=1000, description="weight of the rarest class; cancels in a term that divides by the weights"
+    )
 
 
 class LogFrequency(Section):

@@ -58,7 +58,7 @@ def views(experiment: Experiment, tta: TestTimeAugmentation) -> tuple[View, ...]
 
 
 def _scaled(size: tuple[int, int], scale: float, multiple: int) -> tuple[int, int]:
-    # 0.7 x 140 is 97.99999999999999 and means 98
+    # 1.4 x 350 is 489.99999999999994 and means 490
     height, width = (max(1, math.floor(side * scale / multiple + 1e-9)) * multiple for side in size)
     return height, width
 

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import os
+
 import numpy as np
 import torch
+
+# without it torch refuses cuBLAS where only deterministic kernels are allowed; cuBLAS reads it when it starts
+os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
 
 INITIALISATION, EPOCH = 0, 1
 

@@ -130,9 +130,6 @@ def _open_folder(
     folder: StudyFolder, settings: Section, resources: Resources, console: Console, notes: list[str]
 ) -> None:
     """Make the folder, or check that a resumed study asks for the same."""
-    console.print(f"[bold]{folder.name}[/] → {folder.path}", highlight=False, soft_wrap=True)
-    for note in notes:
-        console.print(note, highlight=False, soft_wrap=True)
     if folder.settings.exists():
         changed = differences(read_section(type(settings), folder.settings), settings)
         if changed:
@@ -140,6 +137,9 @@ def _open_folder(
                 f"study '{folder.name}' cannot go on with other settings: {'; '.join(changed)}; "
                 "give the same ones, or start a new study by another --name"
             )
+    console.print(f"[bold]{folder.name}[/] → {folder.path}", highlight=False, soft_wrap=True)
+    for note in notes:
+        console.print(note, highlight=False, soft_wrap=True)
     folder.path.mkdir(parents=True, exist_ok=True)
     if not folder.provenance.exists():
         about = {"device": device_name(), "resources": asdict(resources)}

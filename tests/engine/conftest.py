@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -53,7 +54,7 @@ def train() -> Callable[..., list[EpochRow]]:
 
     def run(experiment: Experiment, folder: Path, seed: int = 0, epochs: int | None = None) -> list[EpochRow]:
         rows = fit(Trial(experiment, seed), RunFolder(folder), torch.device("cpu"))
-        taken = [row for row, _ in zip(rows, range(epochs), strict=False)] if epochs else list(rows)
+        taken = list(islice(rows, epochs))
         rows.close()
         return taken
 

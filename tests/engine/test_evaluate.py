@@ -80,18 +80,14 @@ def test_the_matrices_are_those_of_a_loop_over_images(
 
 
 @pytest.mark.parametrize(("raster", "pixels"), [("native", 37 * 53), ("input", 24 * 40)])
-def test_every_pixel_of_the_raster_is_counted(
-    experiment: Callable[..., Experiment], raster: str, pixels: int
-) -> None:
+def test_every_pixel_of_the_raster_is_counted(experiment: Callable[..., Experiment], raster: str, pixels: int) -> None:
     whole = experiment(ODD | {"evaluation.raster": raster})
 
     assert _evaluate(whole, _model(whole)).matrices.sum((1, 2)).tolist() == [pixels] * 3
 
 
 @pytest.mark.parametrize("raster", ["native", "input"])
-def test_neither_score_nor_loss_depends_on_the_batch_size(
-    experiment: Callable[..., Experiment], raster: str
-) -> None:
+def test_neither_score_nor_loss_depends_on_the_batch_size(experiment: Callable[..., Experiment], raster: str) -> None:
     loss = {"cross_entropy": {"weight": 1.0, "class_weights": {"kind": "inverse_frequency"}}, "dice": {"weight": 0.5}}
     results = []
     for size in (1, 2, 3, 8):

@@ -15,7 +15,9 @@ IMAGENET = {"mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]}
 
 
 def _images(height: int = 32, width: int = 48, count: int = 2) -> torch.Tensor:
-    return torch.randint(0, 256, (count, 3, height, width), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    return torch.randint(
+        0, 256, (count, 3, height, width), dtype=torch.uint8, generator=torch.Generator().manual_seed(0)
+    )
 
 
 @pytest.fixture
@@ -89,17 +91,17 @@ def test_a_flip_doubles_the_views_and_a_cnn_takes_any_size(experiment: Callable[
 
 
 def test_a_size_that_is_exact_is_not_rounded_away(experiment: Callable[..., Experiment]) -> None:
-    assert 0.7 * 140 < 98
+    assert 1.4 * 350 < 490
     whole = experiment(
         {
-            "data.input_size": [140, 140],
+            "data.input_size": [350, 700],
             "model.backbone": "vit_small_patch14_dinov2",
             "model.stride": None,
-            "evaluation.tta": {"scales": [0.7]},
+            "evaluation.tta": {"scales": [1.4]},
         }
     )
 
-    assert views(whole, whole.evaluation.tta) == (View(98, 98, False),)
+    assert views(whole, whole.evaluation.tta) == (View(490, 980, False),)
 
 
 def test_without_views_the_image_is_seen_once_as_it_is(

@@ -171,9 +171,7 @@ def test_a_constant_schedule_warms_up_linearly_and_stays(experiment: Callable[..
 
 
 def test_a_warm_up_over_all_epochs_leaves_nothing_to_the_cosine(experiment: Callable[..., Experiment]) -> None:
-    whole = experiment(
-        {"training.epochs": 2, "optimiser.lr": 0.2, "schedule": {"kind": "cosine", "warmup_epochs": 2}}
-    )
+    whole = experiment({"training.epochs": 2, "optimiser.lr": 0.2, "schedule": {"kind": "cosine", "warmup_epochs": 2}})
 
     assert [learning_rates(whole, epoch, [])["head"] for epoch in (1, 2)] == pytest.approx([0.1, 0.2])
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 
 import pytest
@@ -46,3 +47,8 @@ def test_the_switches_are_set_both_ways(on: bool) -> None:
     assert torch.are_deterministic_algorithms_enabled() is on
     assert torch.backends.cudnn.deterministic is on
     assert torch.backends.cudnn.benchmark is not on
+
+
+def test_cublas_is_told_to_repeat_itself_before_it_starts() -> None:
+    # the two values that torch accepts
+    assert os.environ["CUBLAS_WORKSPACE_CONFIG"] in (":4096:8", ":16:8")

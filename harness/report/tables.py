@@ -35,7 +35,7 @@ def search_summary(folder: StudyFolder) -> RenderableType:
     settings = read_section(SearchSettings, folder.settings)
     ranking = record.ranking()
     if not ranking:
-        return Text("no trial finished an epoch: see the errors above", "bold red")
+        return Text("no trial has ended with a score", "bold red")
     first = next((row for row in record.ended.values() if row.number == 0), None)
     return Group(
         Text(),

@@ -1,0 +1,524 @@
+from __future__ import annotations
+
+import importlib
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torchvision.transforms import functional as V
+
+from harness.config import Experiment, Trial, canonical_json
+from harness.data import train_batches
+from harness.engine.evaluate import evaluate, open_eval_frames, open_train_frames
+from harness.engine.trained import open_run
+from harness.errors import DataError, NonFiniteLoss, StudyError
+from harness.metrics import dataset_counts, miou
+from harness.store import EpochRow, RunFolder
+
+# the package's door hides the module behind the function of the same name
+loop = importlib.import_module("harness.engine.fit")
+
+CPU = torch.device("cpu")
+Train = Callable[..., list[EpochRow]]
+Build = Callable[..., Experiment]
+
+DROPOUT = {
+    "model.head": {"kind": "upernet_style", "channels": 32, "dropout": 0.5},
+    "augmentation.policy": "ignitia_phase5",
+    "schedule": {"kind": "cosine", "warmup_epochs": 1},
+    "optimiser.lr": 0.01,
+}
+RESUMED = {
+    "dropout, augmentation, cosine": DROPOUT | {"training.epochs": 4},
+    "plateau": {
+        "training.epochs": 5,
+        "optimiser.lr": 0.05,
+        "schedule": {"kind": "plateau", "factor": 0.5, "patience": 0},
+    },
+    "patience": {"training.epochs": 12, "training.patience": 2, "optimiser.lr": 0.1},
+    "frozen start": {
+        "training.epochs": 4,
+        "schedule": {"kind": "cosine", "freeze_encoder_epochs": 2, "encoder_warmup_epochs": 1},
+        "optimiser.encoder_lr": 0.01,
+    },
+    "accumulation": {
+        "training.epochs": 4,
+        "training.accumulation": 2,
+        "optimiser": {"kind": "sgd", "lr": 0.1, "clip_norm": 1.0},
+        "augmentation.policy": "codecrunch_moderate",
+    },
+    "fp16": {"training.epochs": 4, "training.precision": "fp16"},
+}
+
+
+def _repeatable(rows: list[EpochRow]) -> list[dict[str, Any]]:
+    """All of a row that the clock does not decide."""
+    return [row.model_dump(exclude={"train_seconds", "val_seconds"}) for row in rows]
+
+
+def _tensors(path: Path) -> dict[str, bytes]:
+    return {name: tensor.numpy().tobytes() for name, tensor in load_file(path).items()}
+
+
+def _header(path: Path) -> dict[str, Any]:
+    with safe_open(path, framework="pt") as file:
+        return json.loads(file.metadata()["header"])
+
+
+def _encoder(path: Path) -> dict[str, bytes]:
+    return {name: bits for name, bits in _tensors(path).items() if name.startswith("model.encoder.")}
+
+
+def _disturb() -> None:
+    """What another training in the same process might leave behind."""
+    torch.manual_seed(12345)
+    torch.rand(7)
+    np.random.seed(99)
+
+
+def _custom_taxonomy(**ids: int) -> dict[str, Any]:
+    classes = [{"name": name, "ids": [raw], "colour": [0, 0, 0]} for name, raw in ids.items()]
+    return {"kind": "custom", "classes": classes, "unlisted": "ignore"}
+
+
+def _give_scores(monkeypatch: pytest.MonkeyPatch, *scores: float) -> None:
+    left = iter(scores)
+    monkeypatch.setattr(loop, "_score", lambda _evaluation: next(left))
+
+
+def test_rows_are_numbered_from_1_and_the_last_is_done(experiment: Build, train: Train, tmp_path: Path) -> None:
+    rows = train(experiment(), tmp_path)
+
+    assert [row.epoch for row in rows] == [1, 2, 3]
+    assert [row.done for row in rows] == [False, False, True]
+    assert {row.trial for row in rows} == {Trial(experiment(), 0).id}
+    assert RunFolder(tmp_path).read_experiment() == experiment()
+
+
+def test_a_row_holds_what_was_trained_and_scored(experiment: Build, train: Train, tmp_path: Path) -> None:
+    whole = experiment(
+        {
+            "taxonomy": _custom_taxonomy(Landscape=7100, Sky=10000, Nowhere=1),
+            "loss.dice.weight": 0.5,
+            "training.drop_last": True,
+            "optimiser.encoder_lr": 1e-4,
+        }
+    )
+
+    rows = train(whole, tmp_path)
+
+    for row in rows:
+        assert row.images == 4
+        assert row.train_loss == pytest.approx(row.terms["cross_entropy"] + 0.5 * row.terms["dice"], rel=1e-6)
+        assert row.score == pytest.approx(np.mean([value for value in row.iou.values() if value is not None]))
+        assert row.peak_memory_mb is None
+        assert row.train_score is None
+        assert row.train_seconds > 0 and row.val_seconds > 0
+    assert [name for name, value in rows[0].iou.items() if value is not None] == ["Landscape", "Sky"]
+    assert rows[0].iou["Nowhere"] is None
+    # half a cosine over three epochs: 1, 3/4, 1/4 of the peak
+    assert [row.lr["encoder"] for row in rows] == pytest.approx([1e-4, 0.75e-4, 0.25e-4])
+    assert [row.lr["head"] for row in rows] == pytest.approx([1e-3, 0.75e-3, 0.25e-3])
+
+
+def test_the_training_loss_is_the_mean_over_images_not_over_batches(
+    experiment: Build, train: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen, step = [], loop._forward
+
+    def record(session: Any, images: Tensor, truth: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        result = step(session, images, truth)
+        seen.append((len(images), result[0].item()))
+        return result
+
+    monkeypatch.setattr(loop, "_forward", record)
+
+    (row,) = train(experiment({"training.epochs": 1}), tmp_path)
+
+    assert [size for size, _ in seen] == [2, 2, 1]
+    assert row.train_loss == pytest.approx(sum(size * value for size, value in seen) / 5)
+    assert row.images == 5
+
+
+@pytest.mark.parametrize("case", RESUMED)
+def test_an_interrupted_run_ends_bit_for_bit_like_an_uninterrupted_one(
+    experiment: Build, train: Train, tmp_path: Path, case: str
+) -> None:
+    whole = experiment(RESUMED[case])
+    uninterrupted = train(whole, tmp_path / "whole")
+    assert len(uninterrupted) > 3
+
+    before = train(whole, tmp_path / "parts", epochs=2)
+    _disturb()
+    after = train(whole, tmp_path / "parts")
+
+    assert after[0] == before[1]
+    assert _repeatable(before[:1] + after) == _repeatable(uninterrupted)
+    assert _tensors(tmp_path / "parts" / "last.safetensors") == _tensors(tmp_path / "whole" / "last.safetensors")
+    assert _tensors(tmp_path / "parts" / "best.safetensors") == _tensors(tmp_path / "whole" / "best.safetensors")
+
+
+def test_a_plateau_remembers_its_scores_over_an_interruption(
+    experiment: Build, train: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = experiment(RESUMED["plateau"])
+    _give_scores(monkeypatch, 0.5, 0.4, 0.4, 0.6, 0.7)
+
+    rows = train(whole, tmp_path, epochs=3) + train(whole, tmp_path)[1:]
+
+    assert [row.lr["head"] for row in rows] == pytest.approx([0.05, 0.05, 0.025, 0.0125, 0.0125])
+
+
+def test_patience_counts_from_the_first_of_equal_bests_over_an_interruption(
+    experiment: Build, train: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = experiment({"training.epochs": 9, "training.patience": 2})
+    _give_scores(monkeypatch, 0.1, 0.3, 0.2, 0.3, 0.9)
+
+    rows = train(whole, tmp_path, epochs=3) + train(whole, tmp_path)[1:]
+
+    assert [row.score for row in rows] == [0.1, 0.3, 0.2, 0.3]
+    assert [row.done for row in rows] == [False, False, False, True]
+    assert _header(tmp_path / "best.safetensors")["epoch"] == 2
+
+
+def test_a_finished_run_yields_its_last_row_only(experiment: Build, train: Train, tmp_path: Path) -> None:
+    rows = train(experiment(), tmp_path)
+    files = {name: (tmp_path / name).read_bytes() for name in ("last.safetensors", "best.safetensors")}
+
+    assert train(experiment(), tmp_path) == rows[-1:]
+    assert files == {name: (tmp_path / name).read_bytes() for name in files}
+
+
+def test_a_kill_between_best_weights_and_state_repeats_the_epoch_and_ends_the_same(
+    experiment: Build, train: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole, epochs = experiment(DROPOUT), iter(range(1, 9))
+    uninterrupted = train(whole, tmp_path / "whole")
+    assert uninterrupted[1].score > uninterrupted[0].score
+
+    def killed(*arguments: Any) -> None:
+        if next(epochs) == 2:
+            raise KeyboardInterrupt
+        save_state(*arguments)
+
+    save_state = loop.save_state
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, "save_state", killed)
+        with pytest.raises(KeyboardInterrupt):
+            train(whole, tmp_path / "parts")
+    assert _header(tmp_path / "parts" / "best.safetensors")["epoch"] == 2
+    assert [row["epoch"] for row in _header(tmp_path / "parts" / "last.safetensors")["rows"]] == [1]
+
+    resumed = train(whole, tmp_path / "parts")
+
+    assert _repeatable(resumed) == _repeatable(uninterrupted)
+    for name in ("last.safetensors", "best.safetensors"):
+        assert _tensors(tmp_path / "parts" / name) == _tensors(tmp_path / "whole" / name)
+
+
+CHILD = """
+import os, sys, torch
+from pathlib import Path
+from harness.config import Experiment, Trial
+from harness.engine import fit
+from harness.store import RunFolder
+
+trial = Trial(Experiment.model_validate_json(sys.argv[1]), 0)
+for row in fit(trial, RunFolder(Path(sys.argv[2])), torch.device("cpu")):
+    if row.epoch == 2:
+        os._exit(9)
+"""
+
+
+def test_a_process_that_dies_is_resumed_by_one_that_has_trained_other_things(
+    experiment: Build, train: Train, tmp_path: Path
+) -> None:
+    whole = experiment(DROPOUT)
+    child = subprocess.run([sys.executable, "-c", CHILD, canonical_json(whole), str(tmp_path / "dead")], check=False)
+    assert child.returncode == 9
+
+    train(experiment({"training.deterministic": True, "training.epochs": 1}), tmp_path / "other")
+    train(experiment({"training.precision": "bf16", "training.epochs": 1}), tmp_path / "another", seed=5)
+    here = train(whole, tmp_path / "here")
+    resumed = train(whole, tmp_path / "dead")
+
+    assert _repeatable(resumed) == _repeatable(here[1:])
+    assert _tensors(tmp_path / "dead" / "last.safetensors") == _tensors(tmp_path / "here" / "last.safetensors")
+
+
+def test_a_seed_repeats_itself_and_another_does_not(experiment: Build, train: Train, tmp_path: Path) -> None:
+    whole = experiment(DROPOUT | {"training.epochs": 2})
+
+    first = train(whole, tmp_path / "a", seed=3)
+    _disturb()
+    again = train(whole, tmp_path / "b", seed=3)
+    other = train(whole, tmp_path / "c", seed=4)
+
+    assert _repeatable(again) == _repeatable(first)
+    assert _tensors(tmp_path / "a" / "last.safetensors") == _tensors(tmp_path / "b" / "last.safetensors")
+    assert [row.score for row in other] != [row.score for row in first]
+
+
+@pytest.mark.parametrize("asked", [False, True])
+def test_each_epoch_is_validated_once_and_the_training_set_scored_only_if_asked(
+    experiment: Build, train: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, asked: bool
+) -> None:
+    scored = []
+
+    def count(model: nn.Module, frames: Any, *arguments: Any, **options: Any) -> Any:
+        scored.append(len(frames.images))
+        return evaluate(model, frames, *arguments, **options)
+
+    monkeypatch.setattr(loop, "evaluate", count)
+
+    rows = train(experiment({"training.epochs": 2, "training.score_training_set": asked}), tmp_path)
+
+    # three validation frames, five training frames
+    assert scored == ([3, 5, 3, 5] if asked else [3, 3])
+    assert [row.train_score is not None for row in rows] == [asked, asked]
+
+
+def test_the_training_score_is_that_of_the_unchanged_training_frames(
+    experiment: Build, train: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = experiment({"training.score_training_set": True, "training.epochs": 1, "augmentation.policy": "flip"})
+    (row,) = train(whole, tmp_path)
+
+    trained = open_run(RunFolder(tmp_path), CPU)
+
+    result = evaluate(trained.model, open_eval_frames(whole, "train"), whole, trained.taxonomy, CPU)
+    assert row.train_score == miou(dataset_counts(result.matrices))
+
+
+def _gradients(session: Any) -> list[Tensor]:
+    return [p.grad.clone() for g in session.optimiser.param_groups for p in g["params"]]
+
+
+def _gradients_by_hand(session: Any, weights: dict[str, Tensor], images: Tensor, truth: Tensor) -> list[Tensor]:
+    """Gradients of the plain mean cross-entropy of some images, in one pass."""
+    session.model.load_state_dict(weights)
+    pixels = V.normalize(images / 255, [0.485, 0.456, 0.406], [0.229, 0.224, 0.225])
+    logits = F.interpolate(session.model(pixels), truth.shape[1:], mode="bilinear", align_corners=False)
+    parameters = [p for g in session.optimiser.param_groups for p in g["params"]]
+    return list(torch.autograd.grad(F.cross_entropy(logits, truth), parameters))
+
+
+@pytest.mark.parametrize(("accumulation", "groups"), [(1, [2, 2, 1]), (2, [4, 1]), (3, [5]), (4, [5])])
+def test_a_groups_gradient_is_that_of_all_its_images_at_once(
+    experiment: Build, monkeypatch: pytest.MonkeyPatch, accumulation: int, groups: list[int]
+) -> None:
+    # without BatchNorm and ignored pixels, a group is the same as one large batch
+    model = {"model.backbone": "test_vit", "model.stride": None, "model.trainable_blocks": "all"}
+    whole = experiment(model | {"training.accumulation": accumulation, "optimiser": {"kind": "sgd", "lr": 0.1}})
+    session = loop.open_session(Trial(whole, 0), CPU)
+    batches = train_batches(
+        open_train_frames(whole),
+        session.taxonomy,
+        whole.augmentation,
+        (32, 48),
+        batch_size=5,
+        drop_last=False,
+        workers=0,
+        seed=0,
+        epoch=1,
+    )
+    images, truth = next(batches)
+    taken, step = [], loop._step
+
+    def record(session: Any) -> None:
+        weights = {name: tensor.clone() for name, tensor in session.model.state_dict().items()}
+        taken.append((weights, _gradients(session)))
+        step(session)
+
+    monkeypatch.setattr(loop, "_step", record)
+
+    loop.train_steps(session, epoch=1)
+
+    assert len(taken) == len(groups)
+    for (weights, found), size, end in zip(taken, groups, np.cumsum(groups), strict=True):
+        part = slice(end - size, end)
+        expected = _gradients_by_hand(session, weights, images[part], truth[part])
+        for mine, reference in zip(found, expected, strict=True):
+            torch.testing.assert_close(mine, reference, rtol=1e-4, atol=1e-6)
+
+
+class _Breaks(nn.Module):
+    """Two terms, of which one becomes nan at a certain call with or without gradients."""
+
+    def __init__(self, call: int, training: bool) -> None:
+        super().__init__()
+        self.left, self.training_only = call, training
+
+    def forward(self, logits: Tensor, truth: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        self.left -= logits.requires_grad == self.training_only
+        dice = torch.tensor(float("nan") if self.left == 0 else 0.25)
+        total = F.cross_entropy(logits, truth) * 0 + 1.5 + dice
+        return total, {"cross_entropy": torch.tensor(1.5), "dice": dice}
+
+
+def test_a_loss_that_is_not_finite_names_epoch_batch_and_terms(
+    experiment: Build, train: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # three batches an epoch: the fifth is the second of epoch 2
+    monkeypatch.setattr(loop, "build_loss", lambda *_: _Breaks(5, training=True))
+    trial = Trial(experiment(), 0).id
+
+    with pytest.raises(
+        NonFiniteLoss,
+        match=f"trial {trial}: the loss is not finite at epoch 2, batch 2: total nan, cross_entropy 1.5, dice nan; "
+        r"learning rates {'encoder': 0.00075, 'head': 0.00075}: lower them, clip the gradient \(optimiser.clip_norm\)",
+    ):
+        train(experiment(), tmp_path)
+
+    assert [row["epoch"] for row in _header(tmp_path / "last.safetensors")["rows"]] == [1]
+
+
+def test_a_validation_loss_that_is_not_finite_is_named_as_such(
+    experiment: Build, train: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loop, "build_loss", lambda *_: _Breaks(2, training=False))
+
+    with pytest.raises(NonFiniteLoss, match="the loss is not finite at epoch 1, validation: total nan; learning rates"):
+        train(experiment(), tmp_path)
+
+
+def test_a_training_that_diverges_stops(experiment: Build, train: Train, tmp_path: Path) -> None:
+    sgd = {"kind": "sgd", "lr": 10.0, "momentum": 0.99, "weight_decay": 1.0}
+    whole = experiment({"optimiser": sgd, "training.epochs": 40, "schedule": {"kind": "constant"}})
+
+    with pytest.raises(NonFiniteLoss, match=r"the loss is not finite at epoch \d+, "):
+        train(whole, tmp_path)
+
+
+def test_validation_frames_without_a_class_cannot_be_scored(experiment: Build, train: Train, tmp_path: Path) -> None:
+    whole = experiment({"taxonomy": _custom_taxonomy(Nowhere=1, Never=2)})
+
+    with pytest.raises(DataError, match="masks of the 3 frames from 0000000 hold no pixel of a class"):
+        train(whole, tmp_path)
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_half_precision_trains_float32_weights_to_finite_values(
+    experiment: Build, train: Train, tmp_path: Path, precision: str
+) -> None:
+    full = train(experiment(), tmp_path / "fp32")
+
+    half = train(experiment({"training.precision": precision}), tmp_path / precision)
+
+    saved = load_file(tmp_path / precision / "last.safetensors")
+    assert all(tensor.isfinite().all() for tensor in saved.values())
+    assert {tensor.dtype for tensor in saved.values()} == {torch.float32, torch.int64}
+    assert [row.train_loss for row in half] == pytest.approx([row.train_loss for row in full], rel=0.02)
+    assert [row.train_loss for row in half] != [row.train_loss for row in full]
+    assert half[-1].train_loss < half[0].train_loss
+    scaler = _header(tmp_path / precision / "last.safetensors")["scaler"]
+    # torch starts at 2^16 and counts the steps since the scale last changed: three an epoch
+    assert scaler == {} if precision == "bf16" else (scaler["scale"], scaler["_growth_tracker"]) == (65536.0, 9)
+
+
+def test_a_step_whose_scaled_gradient_overflows_is_left_out(experiment: Build) -> None:
+    session = loop.open_session(Trial(experiment({"training.precision": "fp16"}), 0), CPU)
+    before = {name: tensor.clone() for name, tensor in session.model.named_parameters()}
+    for parameter in session.model.parameters():
+        parameter.grad = torch.full_like(parameter, float("inf"))
+    session.scaler.scale(torch.ones(()))
+
+    loop._step(session)
+
+    assert all(torch.equal(parameter, before[name]) for name, parameter in session.model.named_parameters())
+    assert session.scaler.get_scale() == 32768.0
+
+
+def test_the_best_checkpoint_is_the_best_epochs_and_its_matrices_are_kept(
+    experiment: Build, train: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = experiment({"training.epochs": 4, "optimiser.lr": 0.01})
+    _give_scores(monkeypatch, 0.1, 0.4, 0.4, 0.2)
+    models = [train(whole, tmp_path, epochs=1) and _tensors(tmp_path / "last.safetensors")]
+    for _ in range(3):
+        train(whole, tmp_path, epochs=2)
+        models.append(_tensors(tmp_path / "last.safetensors"))
+
+    best = _tensors(tmp_path / "best.safetensors")
+
+    model_only = {name: bits for name, bits in models[1].items() if name.startswith("model.")}
+    assert best == model_only
+    assert best.items() - models[2].items()
+    header = _header(tmp_path / "best.safetensors")
+    assert (header["epoch"], header["score"], header["trial"]) == (2, 0.4, Trial(whole, 0).id)
+    assert header["experiment"] == canonical_json(whole)
+    trained = open_run(RunFolder(tmp_path), CPU)
+    result = evaluate(trained.model, open_eval_frames(whole, "val"), whole, trained.taxonomy, CPU)
+    with np.load(tmp_path / "confusion.npz") as saved:
+        assert saved["names"].tolist() == list(result.names)
+        np.testing.assert_array_equal(saved["matrices"], result.matrices)
+
+
+def test_the_matrices_give_the_score_of_the_best_row(experiment: Build, train: Train, tmp_path: Path) -> None:
+    rows = train(experiment({"optimiser.lr": 0.01}), tmp_path)
+
+    with np.load(tmp_path / "confusion.npz") as saved:
+        assert miou(dataset_counts(saved["matrices"])) == max(row.score for row in rows)
+
+
+def test_a_frozen_encoder_keeps_its_weights_and_its_batchnorm_statistics(
+    experiment: Build, train: Train, tmp_path: Path
+) -> None:
+    whole = experiment({"model.trainable_blocks": 0})
+    before = loop.open_session(Trial(whole, 0), CPU).model.encoder.state_dict()
+    assert any("running_mean" in name for name in before)
+
+    rows = train(whole, tmp_path)
+
+    assert _encoder(tmp_path / "last.safetensors") == {
+        f"model.encoder.{name}": tensor.numpy().tobytes() for name, tensor in before.items()
+    }
+    assert list(rows[0].lr) == ["head"]
+
+
+def test_an_encoder_frozen_for_two_epochs_starts_to_move_in_the_third(
+    experiment: Build, train: Train, tmp_path: Path
+) -> None:
+    schedule = {"kind": "constant", "freeze_encoder_epochs": 2}
+    whole = experiment({"training.epochs": 3, "schedule": schedule, "optimiser.weight_decay": 0.1})
+    before = loop.open_session(Trial(whole, 0), CPU).model.encoder.state_dict()
+    start = {f"model.encoder.{name}": tensor.numpy().tobytes() for name, tensor in before.items()}
+
+    rows, encoders, heads = [], [], []
+    for row in loop.fit(Trial(whole, 0), RunFolder(tmp_path), CPU):
+        rows.append(row)
+        encoders.append(_encoder(tmp_path / "last.safetensors"))
+        heads.append(_tensors(tmp_path / "last.safetensors")["model.head.weight"])
+
+    assert encoders[0] == encoders[1] == start
+    # every weight and every statistic has moved
+    assert not [name for name, bits in encoders[2].items() if bits == start[name]]
+    assert len(set(heads)) == 3
+    assert [row.lr["encoder"] for row in rows] == [0.0, 0.0, 1e-3]
+
+
+def test_a_folder_of_another_trial_is_refused(experiment: Build, train: Train, tmp_path: Path) -> None:
+    train(experiment({"training.epochs": 1}), tmp_path)
+
+    with pytest.raises(StudyError, match=r"holds trial \w+-s0, not \w+-s1; give each trial a folder of its own"):
+        train(experiment({"training.epochs": 1}), tmp_path, seed=1)
+
+
+def test_a_damaged_checkpoint_is_not_trained_over(experiment: Build, train: Train, tmp_path: Path) -> None:
+    train(experiment(), tmp_path, epochs=1)
+    last = tmp_path / "last.safetensors"
+    last.write_bytes(last.read_bytes()[:1000])
+
+    with pytest.raises(StudyError, match=r"last\.safetensors: not a readable checkpoint"):
+        train(experiment(), tmp_path)
