@@ -1,0 +1,98 @@
+"""The Ablation: named arms or factors on a base Experiment, and the design that compares them."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, JsonValue, model_validator
+
+from harness.config.base import Section
+from harness.config.experiment import Experiment
+
+Overrides = dict[str, JsonValue]
+
+
+class Arm(Section):
+    """A named Experiment: another arm's (or the base's) with fields changed."""
+
+    base: str | None = Field(None, description="arm whose changes come first; none: the ablation's Experiment")
+    set: Overrides = Field({}, description="dotted path to value")
+    start: str | None = Field(None, description="arm whose best weights, same seed, the training starts from")
+    guess: str | None = Field(None, description="what its authors said of its effect, printed beside the measured one")
+
+
+class Factor(Section):
+    """A change that can be on or off."""
+
+    set: Overrides = Field(min_length=1, description="dotted path to value when on; off: the baseline's")
+    guess: str | None = Field(None, description="what its authors said of its share, printed beside the measured one")
+
+
+class Ladder(Section):
+    """Arms in order, each compared with the one before and with the first: a phase comparison."""
+
+    kind: Literal["ladder"] = "ladder"
+    rungs: tuple[str, ...] = Field(min_length=2, description="names of arms, in order")
+
+
+class OneFactor(Section):
+    """The baseline, and the baseline with each factor on."""
+
+    kind: Literal["one_factor"] = "one_factor"
+
+
+class LeaveOneOut(Section):
+    """All factors on, and all but each one."""
+
+    kind: Literal["leave_one_out"] = "leave_one_out"
+
+
+class Factorial(Section):
+    """Every combination of factors, or a regular fraction of them."""
+
+    kind: Literal["factorial"] = "factorial"
+    halvings: int = Field(0, ge=0, le=8, description="0: all 2^k combinations; p: a fraction of 2^(k-p)")
+
+
+class Shapley(Section):
+    """Each factor's fair share of the gain from none to all, with pairwise interactions."""
+
+    kind: Literal["shapley"] = "shapley"
+    permutations: int = Field(16, ge=1, le=1000, description="orders drawn where there are more than 6 factors")
+
+
+Design = Annotated[Ladder | OneFactor | LeaveOneOut | Factorial | Shapley, Field(discriminator="kind")]
+
+
+class Scale(Section):
+    """The same study at another size."""
+
+    seeds: int = Field(3, ge=1, le=100, description="replicates of every arm")
+    set: Overrides = Field({}, description="dotted path to value, put over every arm last")
+
+
+class Ablation(Section):
+    """Arms or factors, a design, and the sizes at which the study can be run."""
+
+    experiment: Experiment = Field(Experiment(), description="the Experiment that arms and factors change")
+    arms: dict[str, Arm] = Field({}, description="name to arm (ladder)")
+    factors: dict[str, Factor] = Field({}, description="name to factor (every other design)")
+    design: Design = Field(description="which arms there are and what is compared")
+    scale: dict[str, Scale] = Field(
+        {"full": Scale()}, min_length=1, description="smoke, small, full: the same study at three sizes"
+    )
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Ablation:
+        if isinstance(self.design, Ladder):
+            unknown = [name for name in self.design.rungs if name not in self.arms]
+            if unknown:
+                raise ValueError(f"design.rungs names {unknown}; the arms are {', '.join(self.arms) or 'none'}")
+        elif len(self.factors) < 2:
+            raise ValueError(f"a {self.design.kind} design needs two factors or more, not {len(self.factors)}")
+        names = list(self.arms)
+        for index, (name, arm) in enumerate(self.arms.items()):
+            for role, other in (("base", arm.base), ("start", arm.start)):
+                if other is not None and other not in names[:index]:
+                    raise ValueError(f"arm '{name}': {role} '{other}' must be an arm above it")
+        return self
