@@ -8,7 +8,6 @@ import sys
 from pathlib import Path
 from typing import NamedTuple
 
-import click
 import pytest
 from typer.main import get_command
 
@@ -168,13 +167,10 @@ def test_a_light_room_loads_neither_torch_nor_ray(module: str) -> None:
     assert not loaded & {"torch", "ray", "timm", "albumentations"}
 
 
-def commands(group: click.Group, prefix: str = "") -> list[str]:
+def commands(command: object, words: str = "") -> list[str]:
     """Every command and group of the command line, as the words to type."""
-    found = [prefix.strip()]
-    for name, command in group.commands.items():
-        words = f"{prefix} {name}"
-        found += commands(command, words) if isinstance(command, click.Group) else [words.strip()]
-    return found
+    inside = getattr(command, "commands", {})
+    return [words] + [w for name, inner in inside.items() for w in commands(inner, f"{words} {name}".strip())]
 
 
 def test_the_commands_are_found_through_their_groups() -> None:

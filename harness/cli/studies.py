@@ -54,7 +54,8 @@ def search(
     resources = Resources(executor, gpus_per_trial, cpus_per_trial, concurrency, address)
     study = run_search(folder, what, resources, console, seed=seed, time_budget=budget, resume=resume)
     console.print(search_summary(folder))
-    _exit(folder.name, interrupted=bool(study.running) and not study.out_of_time(), rows=study.record.ended.values())
+    left = len(study.record.ended) < what.search.trials and not study.out_of_time()
+    _exit(folder.name, interrupted=left, rows=study.record.ended.values())
 
 
 @app.command()
@@ -81,7 +82,7 @@ def train(
     resources = Resources(executor, gpus_per_trial, cpus_per_trial, concurrency, address)
     study = run_replicates(folder, what, range(seeds), resources, console, resume=resume)
     console.print(replicates_summary(folder))
-    _exit(folder.name, interrupted=bool(study.waiting), rows=study.record.ended.values())
+    _exit(folder.name, interrupted=len(study.record.ended) < seeds, rows=study.record.ended.values())
 
 
 @app.command()

@@ -1,5 +1,6 @@
 """The Experiment and its sections, the Space, YAML in and out, dotted overrides."""
 
+from harness.config.ablation import Ablation
 from harness.config.base import IGNORE, Section, json_schema
 from harness.config.experiment import Experiment, Trial, canonical_json, fingerprint
 from harness.config.overrides import apply_overrides, parse_override
@@ -10,7 +11,7 @@ from harness.config.validate import did_you_mean, read_section, validate_section
 from harness.config.yaml_file import dump_yaml, load_yaml, parse_yaml
 
 __all__ = [
-    "IGNORE", "POLICIES", "Experiment", "ReplicateSettings", "SearchSettings", "Section", "Space", "Trial",
+    "IGNORE", "POLICIES", "Ablation", "Experiment", "ReplicateSettings", "SearchSettings", "Section", "Space", "Trial",
     "apply_overrides", "canonical_json", "check_space", "did_you_mean", "differences", "dump_yaml",
     "fingerprint", "is_active", "json_schema", "load_yaml", "parse_override", "parse_yaml", "policy_steps",
     "read_section", "to_overrides", "validate_section",

@@ -277,7 +277,7 @@ def _iou_by_name(evaluation: Evaluation, taxonomy: Taxonomy) -> dict[str, float 
 
 
 def _out_of_patience(scores: list[float], patience: int | None) -> bool:
-    return patience is not None and len(scores) - 1 - scores.index(max(scores)) > patience
+    return patience is not None and len(scores) - 1 - scores.index(max(scores)) >= patience
 
 
 def _peak_memory_mb(device: torch.device) -> float | None:

@@ -60,10 +60,11 @@ def run_search(
     check_folder(folder, resume)
     check_resources(resources)
     space, notes = settle_space(space)
-    settings = SearchSettings(space=space, seed=seed, dataset=_dataset(space.experiment))
-    _open_folder(folder, settings, resources, console, notes)
     with console.status("decoding frames"):
         decode_frames(space)
+    settings = SearchSettings(space=space, seed=seed, dataset=_dataset(space.experiment))
+    _connect(resources, console)
+    _open_folder(folder, settings, resources, console, notes)
     search = Search(folder, space, seed, deadline)
     execute(search, resources, console, space.search.trials, space.experiment.training.epochs)
     return search
@@ -87,14 +88,25 @@ def run_replicates(
     check_resources(resources)
     experiment, notes = settle_experiment(experiment)
     check_experiment(experiment)
-    arms = {folder.name: experiment}
-    settings = ReplicateSettings(arms=arms, dataset=_dataset(experiment))
-    _open_folder(folder, settings, resources, console, notes)
     with console.status("decoding frames"):
         decode_frames_of(experiment)
+    arms = {folder.name: experiment}
+    settings = ReplicateSettings(arms=arms, dataset=_dataset(experiment))
+    _connect(resources, console)
+    _open_folder(folder, settings, resources, console, notes)
     study = Replicates(folder, arms, seeds)
     execute(study, resources, console, len(seeds), experiment.training.epochs)
     return study
+
+
+def _connect(resources: Resources, console: Console) -> None:
+    """Start or join Ray where it is the executor: what it lacks is known before the first file is written."""
+    if resources.executor == "ray":
+        # ray takes seconds to import, which the in-process executor need not pay
+        from harness.run.ray_executor import connect
+
+        with console.status("starting Ray" if resources.address is None else f"joining Ray at {resources.address}"):
+            connect(resources)
 
 
 def execute(study: Study, resources: Resources, console: Console, planned: int, max_epochs: int) -> None:
@@ -105,7 +117,6 @@ def execute(study: Study, resources: Resources, console: Console, planned: int, 
             torch.set_num_threads(max(1, int(resources.cpus_per_trial)))
             run_inprocess(shown)
         else:
-            # ray takes seconds to import, which the in-process executor need not pay
             from harness.run.ray_executor import run_on_ray
 
             run_on_ray(shown, resources)

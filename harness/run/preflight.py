@@ -4,16 +4,29 @@ from __future__ import annotations
 
 import itertools
 import json
+import os
+import socket
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from harness.config import Experiment, Space, apply_overrides, check_space, is_active, to_overrides, validate_section
+from harness.config import (
+    Experiment,
+    Space,
+    apply_overrides,
+    check_space,
+    is_active,
+    policy_steps,
+    to_overrides,
+    validate_section,
+)
 from harness.config.model import BackboneModel, LinearHead
 from harness.config.space import ChoiceParameter, Scalar
-from harness.data import build_taxonomy, dataset_root, list_frames
+from harness.data import FrameArrays, Taxonomy, build_augmentation, build_taxonomy, dataset_root, list_frames
+from harness.data.frames import MASKS
 from harness.engine.evaluate import open_eval_frames, open_train_frames
 from harness.errors import ConfigError, StudyError
 from harness.losses import build_loss
@@ -21,20 +34,50 @@ from harness.models import check_input_size, needs_two_images, settle_weights
 from harness.run.study import Resources
 
 _IF_AVAILABLE = "pretrained_if_available"
+#: seconds in which a cluster's address must answer
+_REACH_TIMEOUT = 10
 
 
 def check_resources(resources: Resources) -> None:
-    """Refuse a GPU where there is none; a cluster's GPUs are counted when it is joined.
+    """Refuse GPUs and CPU cores that this machine lacks; those of a cluster are counted when it is joined.
 
     Raises:
         StudyError: what was asked for, what there is, what to ask for instead.
     """
-    joins = resources.executor == "ray" and resources.address is not None
-    if resources.gpus_per_trial > 0 and not joins and not torch.cuda.is_available():
+    gpus, cpus = resources.gpus_per_trial, resources.cpus_per_trial
+    if gpus > 1 and gpus != int(gpus):
         raise StudyError(
-            f"--gpus-per-trial {resources.gpus_per_trial:g} asks for a GPU, and torch sees none on this machine; "
-            "leave it out to train on the CPU, or join a cluster that has one with --address"
+            f"--gpus-per-trial {gpus:g} is neither a share of one GPU nor whole GPUs; "
+            f"use {int(gpus)} or {int(gpus) + 1}"
         )
+    if resources.executor == "ray" and resources.address is not None:
+        _check_address(resources.address)
+        return
+    have = torch.cuda.device_count()
+    if gpus > have:
+        raise StudyError(
+            f"--gpus-per-trial {gpus:g} asks for a GPU, and torch sees {have or 'none'} on this machine; "
+            f"{f'ask for at most {have}' if have else 'leave it out to train on the CPU'}, or join a cluster that has "
+            "more with --address"
+        )
+    if cpus > (os.cpu_count() or 1):
+        raise StudyError(
+            f"--cpus-per-trial {cpus:g}: this machine has {os.cpu_count()} CPU cores; ask for at most {os.cpu_count()}"
+        )
+
+
+def _check_address(address: str) -> None:
+    """Refuse an address where nothing listens: Ray itself tries for many minutes."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if not port.isdigit():
+        return
+    try:
+        socket.create_connection((host, int(port)), timeout=_REACH_TIMEOUT).close()
+    except OSError as error:
+        raise StudyError(
+            f"--address {address}: nothing answers there ({error}); start a cluster with `ray start --head`, or leave "
+            "--address out to use this machine alone"
+        ) from error
 
 
 def check_experiment(experiment: Experiment) -> None:
@@ -45,6 +88,7 @@ def check_experiment(experiment: Experiment) -> None:
     """
     names = build_taxonomy(experiment.taxonomy).names
     build_loss(experiment.loss, np.ones(len(names)), names)
+    build_augmentation(policy_steps(experiment.augmentation), experiment.data.input_size)
     check_input_size(experiment.model, experiment.data.input_size)
     root = dataset_root(experiment.data)
     frames = {split: list_frames(root, split) for split in ("train", "val")}
@@ -83,6 +127,10 @@ def settle_space(space: Space) -> tuple[Space, list[str]]:
     experiments = _reachable(space, ("model", "data"))
     for experiment in _distinct(map(_without_head, experiments)):
         check_experiment(experiment)
+    # apart, since every combination of all sections would be too many to check
+    for sections in (("taxonomy", "loss"), ("augmentation",), ("training",)):
+        for experiment in _reachable(space, sections):
+            check_experiment(experiment)
     settled = [settle_weights(model) for model in _distinct(_without_head(e).model for e in experiments)]
     have_all = all(model.weights != "none" for model, _ in settled)
     values = _replace_weights(json.loads(space.model_dump_json()), "pretrained" if have_all else "none")
@@ -99,15 +147,25 @@ def _grouped(notes: Iterable[str]) -> list[str]:
 
 
 def decode_frames(space: Space) -> None:
-    """Decode every frame size that a search can ask for, once, before workers would each do it."""
-    for experiment in _reachable(space, ("data", "augmentation")):
+    """Decode and check every frame size that a search can ask for, once, before workers would each do it."""
+    for experiment in _reachable(space, ("data", "augmentation", "taxonomy", "evaluation")):
         decode_frames_of(experiment)
 
 
 def decode_frames_of(experiment: Experiment) -> None:
-    """Decode the frames that one Experiment asks for."""
-    open_train_frames(experiment)
-    open_eval_frames(experiment, "val")
+    """Decode the frames that one Experiment asks for, and look for ids that its taxonomy does not list.
+
+    Raises:
+        DataError: a file that breaks a rule, or an id in no class, which would fail every trial.
+    """
+    taxonomy, root = build_taxonomy(experiment.taxonomy), dataset_root(experiment.data)
+    _check_ids(open_train_frames(experiment), taxonomy, root / "train")
+    _check_ids(open_eval_frames(experiment, "val").truth, taxonomy, root / "val")
+
+
+def _check_ids(frames: FrameArrays, taxonomy: Taxonomy, split: Path) -> None:
+    for name, mask in zip(frames.names, frames.masks, strict=True):
+        taxonomy.to_classes(mask, str(split / MASKS / f"{name}.png"))
 
 
 def _reachable(space: Space, sections: tuple[str, ...]) -> list[Experiment]:

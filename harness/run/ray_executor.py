@@ -44,15 +44,25 @@ MAX_WORKER_DEATHS = 2
 _OBJECT_STORE = 100 * 2**20
 
 
-def run_on_ray(study: Study, resources: Resources) -> None:
-    """Run a study to its end on a new local Ray, or on the cluster at `resources.address`.
+def connect(resources: Resources) -> None:
+    """Start a local Ray, or join the cluster at `resources.address`.
 
     Raises:
         StudyError: the cluster cannot be reached or does not have what one trial asks for.
     """
     _connect(resources)
     try:
-        concurrency = resources.concurrency or _fitting(resources)
+        _fitting(resources)
+    except StudyError:
+        ray.shutdown()
+        raise
+
+
+def run_on_ray(study: Study, resources: Resources) -> None:
+    """Run a study to its end on the Ray that `connect` started or joined, and leave it."""
+    try:
+        fits = _fitting(resources)
+        concurrency = min(resources.concurrency or fits, fits)
         os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(concurrency)
         with tempfile.TemporaryDirectory(prefix="harness-ray-") as scratch:
             tune.run(
@@ -78,7 +88,8 @@ def _connect(resources: Resources) -> None:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             ray.init(
-                address=resources.address, log_to_driver=False, logging_level=logging.ERROR, **quiet, **size
+                # without "local", Ray would join a cluster that somebody else started on this machine
+                address=resources.address or "local", log_to_driver=False, logging_level=logging.ERROR, **quiet, **size
             )
     except ConnectionError as error:
         raise StudyError(
@@ -93,15 +104,21 @@ def _fitting(resources: Resources) -> int:
     Raises:
         StudyError: not even one does.
     """
-    have = ray.cluster_resources()
+    # node by node: a trial does not spread over two
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     asked = {"CPU": resources.cpus_per_trial, "GPU": resources.gpus_per_trial}
-    fits = min(math.floor(have.get(kind, 0) / amount + 1e-9) for kind, amount in asked.items() if amount > 0)
+    fits = sum(_fitting_on(node, asked) for node in nodes)
     if fits < 1:
+        have = "; ".join(f"{node.get('CPU', 0):g} and {node.get('GPU', 0):g}" for node in nodes)
         raise StudyError(
-            f"one trial asks for {resources.cpus_per_trial:g} CPUs and {resources.gpus_per_trial:g} GPUs; Ray has "
-            f"{have.get('CPU', 0):g} and {have.get('GPU', 0):g}: lower --cpus-per-trial or --gpus-per-trial"
+            f"one trial asks for {resources.cpus_per_trial:g} CPUs and {resources.gpus_per_trial:g} GPUs; Ray's nodes "
+            f"have {have}: lower --cpus-per-trial or --gpus-per-trial"
         )
     return fits
+
+
+def _fitting_on(node: dict[str, float], asked: dict[str, float]) -> int:
+    return min(math.floor(node.get(kind, 0) / amount + 1e-9) for kind, amount in asked.items() if amount > 0)
 
 
 class TrialActor(tune.Trainable):

@@ -21,8 +21,10 @@ class Asha:
             return True
         rung = self.rungs[epoch]
         rung.setdefault(trial, score)
-        better = sum(other > rung[trial] for other in rung.values())
-        return better < max(1, len(rung) // self.factor)
+        # a repeated report (a resumed trial) must not be judged by those that came after it
+        so_far = list(rung.values())[: list(rung).index(trial) + 1]
+        better = sum(other > rung[trial] for other in so_far)
+        return better < max(1, len(so_far) // self.factor)
 
 
 def rung_epochs(grace: int, factor: int, max_epochs: int) -> list[int]:

@@ -45,17 +45,21 @@ class Proposals:
 
     def enqueue(self, picked: dict[str, Scalar]) -> None:
         """Make these values the next proposal."""
-        self.study.enqueue_trial(picked)
+        self.study.enqueue_trial(picked, skip_if_exists=True)
 
     def ask(self) -> Proposal:
         """The next values to try."""
         trial = self.study.ask()
+        self.live[trial.number] = trial
+        return Proposal(trial.number, self.draw(trial.number))
+
+    def draw(self, number: int) -> dict[str, Scalar]:
+        """The values of a trial under way; those that it does not have yet are drawn."""
         picked: dict[str, Scalar] = {}
         for name, parameter in self.space.parameters.items():
             if is_active(parameter, picked):
-                picked[name] = _suggest(trial, name, parameter)
-        self.live[trial.number] = trial
-        return Proposal(trial.number, picked)
+                picked[name] = _suggest(self.live[number], name, parameter)
+        return picked
 
     def note(self, number: int, **facts: Any) -> None:
         """Keep facts (id, seed) with a trial, for resuming and for the dashboard."""

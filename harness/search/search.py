@@ -32,13 +32,12 @@ class Search:
 
     def next_trial(self) -> Trial | None:
         """The next trial to run; None where no more are wanted."""
-        if self._unfinished:
-            return self._start(*self._unfinished.pop(0))
-        while len(self.proposals) < self.space.search.trials and not self.out_of_time():
-            number, picked = self.proposals.ask()
-            trial = self._make_trial(number, picked)
-            if trial is not None:
-                return self._start(number, picked, trial)
+        while not self.out_of_time():
+            if self._waiting:
+                return self._start(self._waiting.pop(0))
+            if len(self.proposals) >= self.space.search.trials:
+                return None
+            self._prepare(*self.proposals.ask())
         return None
 
     def on_epoch(self, row: EpochRow) -> bool:
@@ -71,43 +70,53 @@ class Search:
         """The complete Experiment of picked values."""
         return apply_overrides(self.space.experiment, to_overrides(self.space, picked))
 
-    def _make_trial(self, number: int, picked: dict[str, Any]) -> Trial | None:
-        """The trial of picked values; values that exclude each other are a failed trial."""
+    def _prepare(self, number: int, picked: dict[str, Any]) -> None:
+        """Line up the trial of picked values; values that exclude each other are a failed trial."""
         try:
             experiment = self.experiment_of(picked)
         except ConfigError as error:
-            self.record.end(f"invalid-{number}", number, self.seed, "failed", picked=picked, error=str(error))
+            self.record.end(_invalid_id(number), number, self.seed, "failed", picked=picked, error=str(error))
             self.proposals.tell(number, "failed", None)
-            return None
+            return
+        taken = {*self.record.ended, *self.running, *(other.trial.id for other in self._waiting)}
         trial = Trial(experiment, self.seed)
         # the same values again are worth a new seed, not the same numbers twice
-        while trial.id in self.record.ended or trial.id in self.running:
+        while trial.id in taken:
             trial = Trial(experiment, trial.seed + 1)
         self.proposals.note(number, trial=trial.id, seed=trial.seed)
-        return trial
+        self._waiting.append(_Running(number, picked, trial))
 
-    def _start(self, number: int, picked: dict[str, Any], trial: Trial) -> Trial:
-        self.running[trial.id] = _Running(number, picked, trial)
-        return trial
+    def _start(self, running: _Running) -> Trial:
+        self.running[running.trial.id] = running
+        return running.trial
 
     def _replay(self) -> None:
         """Rebuild the rungs, settle trials whose end was not told to Optuna, find those to go on with."""
         for row in self.folder.epochs.read():
             self.asha.report(row.trial, row.epoch, row.score)
-        self._unfinished: list[tuple[int, dict[str, Any], Trial]] = []
+        self._waiting: list[_Running] = []
+        not_noted: list[int] = []
         for frozen in self.proposals.unfinished():
-            number, picked = frozen.number, dict(frozen.params)
-            trial_id, seed = frozen.user_attrs.get("trial"), frozen.user_attrs.get("seed")
-            if trial_id in self.record.ended:
-                ended = self.record.ended[trial_id]
+            number, facts = frozen.number, frozen.user_attrs
+            ended = self.record.ended.get(facts.get("trial", _invalid_id(number)))
+            if ended is not None:
                 self.proposals.tell(number, ended.outcome, ended.score)
-            elif seed is None:
-                # killed between the draw and the note: the values were never run
-                self.proposals.tell(number, "failed", None)
+            elif "seed" not in facts:
+                not_noted.append(number)
             else:
-                self._unfinished.append((number, picked, Trial(self.experiment_of(picked), seed)))
-                for row in self.record.epochs.get(trial_id, []):
-                    self.proposals.report(number, row.epoch, row.score)
+                self._go_on(number, facts["seed"])
+        for number in not_noted:
+            # killed between the draw and the note: nothing ran, the values stay
+            self._prepare(number, self.proposals.draw(number))
+        self._write_best()
+
+    def _go_on(self, number: int, seed: int) -> None:
+        """Line up a trial that was under way, with the epochs that did not reach Optuna."""
+        picked = self.proposals.draw(number)
+        trial = Trial(self.experiment_of(picked), seed)
+        for row in self.record.epochs.get(trial.id, []):
+            self.proposals.report(number, row.epoch, row.score)
+        self._waiting.append(_Running(number, picked, trial))
 
     def _write_best(self) -> None:
         ranking = self.record.ranking()
@@ -121,6 +130,11 @@ class _Running:
     def __init__(self, number: int, picked: dict[str, Any], trial: Trial) -> None:
         self.number, self.picked, self.trial = number, picked, trial
         self.stopped = self.finished = False
+
+
+def _invalid_id(number: int) -> str:
+    """The id in the journal of values that make no Experiment."""
+    return f"invalid-{number}"
 
 
 def export_text(space: Space, row: TrialRow, rank: int, study: str) -> str:
