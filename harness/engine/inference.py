@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from contextlib import nullcontext
 from typing import NamedTuple
 
@@ -51,15 +50,14 @@ def resize_logits(logits: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def views(experiment: Experiment, tta: TestTimeAugmentation) -> tuple[View, ...]:
-    """The views of test-time augmentation, each side rounded down to a size that the model takes (as Ignitia)."""
+    """The views of test-time augmentation, each side rounded to the nearest size that the model takes."""
     multiple = size_multiple(experiment.model)
     sizes = [_scaled(experiment.data.input_size, scale, multiple) for scale in tta.scales]
     return tuple(View(*size, mirrored) for size in sizes for mirrored in ((False, True) if tta.flip else (False,)))
 
 
 def _scaled(size: tuple[int, int], scale: float, multiple: int) -> tuple[int, int]:
-    # 1.4 x 350 is 489.99999999999994 and means 490
-    height, width = (max(1, math.floor(side * scale / multiple + 1e-9)) * multiple for side in size)
+    height, width = (max(1, round(side * scale / multiple)) * multiple for side in size)
     return height, width
 
 

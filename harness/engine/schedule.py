@@ -64,6 +64,6 @@ def _plateau(schedule: Plateau, scores: Sequence[float]) -> float:
             best, stale = score, 0
         else:
             stale += 1
-        if stale >= schedule.patience:
+        if stale > schedule.patience:
             factor, stale = factor * schedule.factor, 0
     return factor

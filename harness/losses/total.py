@@ -74,6 +74,10 @@ def _term_value(term: sections.Term, pixels: Pixels, weights: Tensor) -> Tensor:
             return terms.dice_all_classes(pixels, weights, term.smooth)
         case sections.DiceAbsentPerfect():
             return terms.dice_absent_perfect(pixels, weights)
+        case sections.Boundary():
+            return terms.boundary(pixels, weights, term.sigma)
+        case sections.Ohem():
+            return terms.ohem(pixels, weights, term.threshold, term.keep)
     raise TypeError(f"no formula for a loss term of type {type(term).__name__}")
 
 

@@ -164,6 +164,8 @@ def test_an_interrupted_run_ends_bit_for_bit_like_an_uninterrupted_one(
 
     assert after[0] == before[1]
     assert _repeatable(before[:1] + after) == _repeatable(uninterrupted)
+    scalers = [_header(tmp_path / name / "last.safetensors")["scaler"] for name in ("whole", "parts")]
+    assert scalers[0] == scalers[1]
     assert _tensors(tmp_path / "parts" / "last.safetensors") == _tensors(tmp_path / "whole" / "last.safetensors")
     assert _tensors(tmp_path / "parts" / "best.safetensors") == _tensors(tmp_path / "whole" / "best.safetensors")
 
@@ -351,6 +353,40 @@ def test_a_groups_gradient_is_that_of_all_its_images_at_once(
         expected = _gradients_by_hand(session, weights, images[part], truth[part])
         for mine, reference in zip(found, expected, strict=True):
             torch.testing.assert_close(mine, reference, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
+def test_a_step_moves_the_weights_by_the_clipped_gradient(experiment: Build, precision: str) -> None:
+    sgd = {"kind": "sgd", "lr": 1.0, "momentum": 0.0, "weight_decay": 0.0, "clip_norm": 0.01}
+    session = loop.open_session(Trial(experiment({"optimiser": sgd, "training.precision": precision}), 0), CPU)
+    before = [parameter.detach().clone() for parameter in session.model.parameters()]
+    images = torch.randint(0, 256, (2, 3, 32, 48), dtype=torch.uint8)
+    # fp16 scales the loss by 2^16; the norm is that of the gradient without it
+    session.scaler.scale(loop._forward(session, images, torch.zeros(2, 32, 48, dtype=torch.int64))[0]).backward()
+
+    loop._step(session)
+
+    moved = [(p - b).detach().square().sum() for p, b in zip(session.model.parameters(), before, strict=True)]
+    assert torch.stack(moved).sum().sqrt().item() == pytest.approx(0.01, rel=1e-3)
+    assert all(parameter.grad is None for parameter in session.model.parameters())
+
+
+def test_each_epoch_sees_every_frame_in_an_order_of_its_own(
+    experiment: Build, train: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen, forward = [], loop._forward
+
+    def record(session: Any, images: Tensor, truth: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        seen.extend(image.numpy().tobytes() for image in images)
+        return forward(session, images, truth)
+
+    monkeypatch.setattr(loop, "_forward", record)
+
+    train(experiment(), tmp_path)
+
+    epochs = [tuple(seen[start : start + 5]) for start in (0, 5, 10)]
+    assert len(set(epochs)) == 3
+    assert len({frozenset(epoch) for epoch in epochs}) == 1
 
 
 class _Breaks(nn.Module):

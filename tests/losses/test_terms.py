@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -12,6 +13,7 @@ from torch import Tensor
 
 from harness.config import IGNORE
 from harness.losses import terms
+from harness.losses.boundary import boundary_map
 from harness.losses.terms import Pixels
 
 DEVICES = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
@@ -30,6 +32,10 @@ TERMS = {
     "dice_all_classes": lambda pixels, w: terms.dice_all_classes(pixels, w, 1.0),
     "dice_all_classes, smooth 1e-6": lambda pixels, w: terms.dice_all_classes(pixels, w, 1e-6),
     "dice_absent_perfect": terms.dice_absent_perfect,
+    "boundary": lambda pixels, w: terms.boundary(pixels, w, 2.0),
+    "boundary, sigma 0.3": lambda pixels, w: terms.boundary(pixels, w, 0.3),
+    "ohem": lambda pixels, w: terms.ohem(pixels, w, 0.7, 0.1),
+    "ohem, the hardest half": lambda pixels, w: terms.ohem(pixels, w, 1e-9, 0.5),
 }
 each_term = pytest.mark.parametrize("term", TERMS.values(), ids=TERMS)
 
@@ -174,6 +180,71 @@ def test_dice_with_absent_classes_perfect_equals_segmentation_models_pytorch(sha
     torch.testing.assert_close(found, (expected.detach(), torch.autograd.grad(expected, logits)[0]))
 
 
+@pytest.mark.parametrize("sigma", [0.3, 2.0])
+@each_shape
+def test_boundary_is_a_plain_mean_with_each_pixel_lifted_by_the_map_of_its_image(shape, sigma):
+    logits, truth = batch(shape)
+    lift = torch.stack([1 + boundary_map(image[None], sigma, torch.float64)[0] for image in truth])
+    entropy = F.cross_entropy(logits, truth, WEIGHTS, ignore_index=IGNORE, reduction="none")
+    expected = (lift * entropy).sum() / (truth != IGNORE).sum()
+    found = value_and_gradient(lambda p, w: terms.boundary(p, w, sigma), logits, truth, WEIGHTS)
+    torch.testing.assert_close(found, (expected.detach(), torch.autograd.grad(expected, logits)[0]))
+
+
+def test_boundary_worked_by_hand():
+    """One row of 3 pixels: all are edges of the frame, the map is 1 / (1 + 1e-6), so each counts twice."""
+    logits = torch.zeros(1, 2, 1, 3, dtype=torch.float64)
+    pixels = Pixels.from_logits(logits, torch.tensor([[[0, 1, 1]]]))
+    found = terms.boundary(pixels, torch.tensor([1.0, 0.25], dtype=torch.float64), 2.0)
+    assert found.item() == pytest.approx(2 * (1 + 0.25 + 0.25) / 3 * math.log(2), rel=1e-6)
+
+
+def hardest(logits: Tensor, truth: Tensor, threshold: float, keep: float) -> np.ndarray:
+    """The pixels (M,) that are kept, as positions among all pixels of the batch, by a plain sort."""
+    probability = logits.detach().softmax(dim=1).permute(0, 2, 3, 1).reshape(-1, logits.shape[1]).numpy()
+    flat = truth.reshape(-1).numpy()
+    valid = np.flatnonzero(flat != IGNORE)
+    true = probability[valid, flat[valid]]
+    at_least = math.ceil(keep * len(valid))
+    return valid[np.argsort(true)[: max(at_least, (true < threshold).sum())]]
+
+
+@pytest.mark.parametrize(
+    ("threshold", "keep"), [(0.7, 0.1), (0.05, 0.1), (0.05, 0.5), (1e-9, 1e-9), (1e-9, 1.0), (1.0, 0.1)]
+)
+@each_shape
+def test_ohem_equals_cross_entropy_of_the_pixels_that_a_plain_sort_keeps(shape, threshold, keep):
+    logits, truth = batch(shape)
+    kept = hardest(logits, truth, threshold, keep)
+    rows = logits.permute(0, 2, 3, 1).reshape(-1, shape[1])
+    expected = F.cross_entropy(rows[kept], truth.reshape(-1)[kept], WEIGHTS)
+    found = value_and_gradient(lambda p, w: terms.ohem(p, w, threshold, keep), logits, truth, WEIGHTS)
+    torch.testing.assert_close(found, (expected.detach(), torch.autograd.grad(expected, logits)[0]))
+
+
+def test_ohem_keeps_the_share_even_where_most_pixels_have_a_loss_of_exactly_0():
+    """Ten pixels, two of them uncertain, and three kept: the third adds nothing to the sum and 1 to its divisor."""
+    logits = torch.zeros(1, 2, 2, 5)
+    logits[0, 0] = 200.0
+    logits[0, :, 1, 3] = torch.tensor([2.0, 0.0])
+    logits[0, :, 0, 1] = torch.tensor([1.0, 0.0])
+    pixels = Pixels.from_logits(logits, torch.zeros(1, 2, 5, dtype=torch.int64))
+    found = terms.ohem(pixels, torch.ones(2), 0.5, 0.25)
+    expected = (math.log(1 + math.exp(-2)) + math.log(1 + math.exp(-1))) / 3
+    assert found.item() == pytest.approx(expected, rel=1e-5)
+
+
+def test_ohem_chooses_by_the_loss_without_its_weight_over_the_whole_batch():
+    """Of two images only the second one's pixel is kept, though its class weighs 80 times less."""
+    logits = torch.tensor([[2.0, 0.0], [3.0, 0.0]], dtype=torch.float64).reshape(2, 2, 1, 1).requires_grad_()
+    truth = torch.tensor([1, 1]).reshape(2, 1, 1)
+    weights = torch.tensor([5.0, 0.0625], dtype=torch.float64)
+    value, gradient = value_and_gradient(lambda p, w: terms.ohem(p, w, 1e-9, 0.5), logits, truth, weights)
+    assert value.item() == pytest.approx(math.log(1 + math.exp(3)), rel=1e-9)
+    assert not gradient[0].any()
+    assert gradient[1].any()
+
+
 @pytest.mark.parametrize("device", DEVICES)
 def test_the_counts_of_dice_keep_their_digits_over_millions_of_pixels(device):
     """A running float32 sum of 0.6 over 2048 x 2048 pixels comes out 0.8 % too small."""
@@ -258,6 +329,12 @@ def test_the_gradient_is_the_slope_of_the_value(term):
     assert torch.autograd.gradcheck(lambda x: term(Pixels.from_logits(x, truth), WEIGHTS), logits)
 
 
+@pytest.mark.parametrize("name", [name for name in TERMS if name.startswith(("boundary", "ohem"))])
+def test_the_second_derivative_is_the_slope_of_the_gradient(name):
+    logits, truth = batch((1, 5, 3, 2))
+    assert torch.autograd.gradgradcheck(lambda x: TERMS[name](Pixels.from_logits(x, truth), WEIGHTS), logits)
+
+
 @each_term
 def test_logits_of_ignored_pixels_change_nothing_and_get_no_gradient(term):
     logits, truth = batch((2, 5, 7, 3))
@@ -272,7 +349,7 @@ def test_logits_of_ignored_pixels_change_nothing_and_get_no_gradient(term):
     assert gradient[~ignored].any()
 
 
-@each_term
+@pytest.mark.parametrize("term", [TERMS[name] for name in TERMS if not name.startswith("boundary")])
 def test_only_the_set_of_pixels_counts_not_the_image_they_lie_in(term):
     logits, truth = batch((2, 5, 7, 3))
     row = logits.detach().permute(1, 0, 2, 3).reshape(1, 5, 1, -1)

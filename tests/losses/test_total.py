@@ -24,6 +24,9 @@ OPTIONS = [
     ("dice", "smooth", 30.0),
     ("focal_weight_inside", "gamma", 1.0),
     ("dice_all_classes", "smooth", 30.0),
+    ("boundary", "sigma", 0.3),
+    ("ohem", "threshold", 0.2),
+    ("ohem", "keep", 1.0),
 ]
 OFF = {"cross_entropy": {"weight": 0.0}}
 
