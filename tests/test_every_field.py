@@ -24,7 +24,7 @@ from safetensors.torch import save_file
 import harness.data.batches
 from harness.config import IGNORE, Experiment, Trial, apply_overrides
 from harness.config.loss import LossConfig
-from harness.data import build_taxonomy, train_batches, write_desert
+from harness.data import build_taxonomy, dataset_root, open_frames, train_batches, write_desert
 from harness.engine.evaluate import evaluate, open_eval_frames, open_train_frames
 from harness.engine.fit import fit, open_session, train_epoch
 from harness.engine.inference import class_logits, normalise, views
@@ -35,6 +35,8 @@ from harness.models import build_model, parameter_counts
 from harness.store import RunFolder
 
 CPU = torch.device("cpu")
+#: for sessions that start from no run
+NOWHERE = RunFolder(Path("nowhere"))
 CLASSES = ("sand", "rock", "bush")
 FILES = Path("files")  # stands for the folder of the test's own files, see `put_files`
 
@@ -76,18 +78,23 @@ def sees_frames(experiment: Experiment) -> list[Any]:
 def sees_batch(experiment: Experiment) -> list[Any]:
     """Eight epochs' training batches."""
     frames, taxonomy = open_train_frames(experiment), build_taxonomy(experiment.taxonomy)
+    root, size = dataset_root(experiment.data), experiment.data.input_size
+    truth, style = open_frames(root, "train", None), open_frames(root, "test", size, masks=False)
     seen = []
     for epoch in range(8):
         batches = train_batches(
             frames,
             taxonomy,
             experiment.augmentation,
-            experiment.data.input_size,
+            size,
             batch_size=experiment.training.batch_size,
             drop_last=experiment.training.drop_last,
             workers=0,
             seed=0,
             epoch=epoch,
+            protocol=experiment.protocol,
+            truth=truth,
+            style=style,
         )
         seen += [(images.shape, _digest(images), _digest(truth)) for images, truth in batches]
     return seen
@@ -144,7 +151,7 @@ def sees_rates(experiment: Experiment) -> list[Any]:
 
 def sees_epoch(experiment: Experiment) -> list[Any]:
     """What the first epoch saw and scored, and how far it moved the encoder and the head."""
-    session = open_session(Trial(experiment, 0), CPU)
+    session = open_session(Trial(experiment, 0), NOWHERE, CPU)
     parts = session.model.encoder, session.model.head
     before = [_flat(part) for part in parts]
     row, _ = train_epoch(session, [])
@@ -159,7 +166,7 @@ def sees_training(experiment: Experiment, folder: Path) -> list[int]:
 
 def sees_evaluation(experiment: Experiment) -> list[Any]:
     """Confusion matrices of the validation frames with the configured views, and the batch sizes they came in."""
-    session = open_session(Trial(experiment, 0), CPU)
+    session = open_session(Trial(experiment, 0), NOWHERE, CPU)
     sizes: list[int] = []
     session.model.register_forward_pre_hook(lambda _, inputs: sizes.append(len(inputs[0])))
     looks = views(experiment, experiment.evaluation.tta)
@@ -169,7 +176,7 @@ def sees_evaluation(experiment: Experiment) -> list[Any]:
 
 def sees_switches(experiment: Experiment) -> list[bool]:
     """torch's switches for deterministic kernels."""
-    open_session(Trial(experiment, 0), CPU)
+    open_session(Trial(experiment, 0), NOWHERE, CPU)
     cudnn = torch.backends.cudnn
     return [torch.are_deterministic_algorithms_enabled(), cudnn.deterministic, cudnn.benchmark]
 
@@ -184,7 +191,7 @@ def sees_loaders(experiment: Experiment) -> list[int]:
         return real(*args, num_workers=0, multiprocessing_context=None, **options)
 
     with mock.patch.object(harness.data.batches, "DataLoader", loader):
-        train_epoch(open_session(Trial(experiment, 0), CPU), [])
+        train_epoch(open_session(Trial(experiment, 0), NOWHERE, CPU), [])
     return asked
 
 
@@ -243,6 +250,8 @@ def _steps() -> dict[str, Case]:
         "clahe": {"clip_limit": 20.0, "tiles": 2},
         "random_resized_crop": {"area": [0.1, 0.2], "ratio": [0.5, 0.6]},
         "random_crop": {"height": 40, "width": 48},
+        "cutmix": {},
+        "fourier": {"beta": 0.3},
     }  # fmt: skip
     table = {}
     for kind, changes in fields.items():
@@ -302,6 +311,7 @@ def _warmup(kind: str) -> dict[str, Case]:
 
 
 VIT = {"model.backbone": "test_vit", "data.input_size": [32, 64]}
+TURNED = {"kind": "steps", "steps": [{"kind": "shift_scale_rotate", "probability": 1.0}]}
 #: scores that cannot change: nothing moves but a head, by next to nothing
 STILL = {"model.trainable_blocks": 0, "optimiser.lr": 1e-12, "schedule": {"kind": "constant"}}
 
@@ -361,6 +371,9 @@ TABLE: dict[str, Case] = {
     "loss.dice.smooth": Case(50.0, sees_loss, {"loss.dice.weight": 1.0}),
     "loss.focal_weight_inside.gamma": Case(1.0, sees_loss, {"loss.focal_weight_inside.weight": 1.0}),
     "loss.dice_all_classes.smooth": Case(50.0, sees_loss, {"loss.dice_all_classes.weight": 1.0}),
+    "loss.boundary.sigma": Case(0.5, sees_loss, {"loss.boundary.weight": 1.0}),
+    "loss.ohem.threshold": Case(0.2, sees_loss, {"loss.ohem.weight": 1.0}),
+    "loss.ohem.keep": Case(1.0, sees_loss, {"loss.ohem.weight": 1.0}),
     "optimiser[adamw].kind": Case("adamw", sees_optimiser, {"optimiser": {"kind": "sgd"}}),
     **_rates("adamw"),
     "optimiser[adamw].beta1": Case(0.5, sees_optimiser),
@@ -388,13 +401,15 @@ TABLE: dict[str, Case] = {
     "evaluation.batch_size": Case(1, sees_evaluation),
     "evaluation.tta.scales": Case([1.0, 1.5], sees_evaluation),
     "evaluation.tta.flip": Case(True, sees_evaluation),
+    "protocol.bilinear_masks": Case(True, sees_batch, {"evaluation.raster": "input"}),
+    "protocol.border_class": Case(True, sees_batch, {"augmentation": TURNED}),
 }
 
 
 #: these terms divide by the sum of the class weights, so that a factor common to all of them cancels
 SCALE_FREE = {
     f"loss.{term}.class_weights[inverse_frequency].maximum"
-    for term in ("cross_entropy", "focal", "dice", "dice_all_classes", "dice_absent_perfect")
+    for term in ("cross_entropy", "focal", "dice", "dice_all_classes", "dice_absent_perfect", "ohem")
 }
 
 

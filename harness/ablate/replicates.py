@@ -2,33 +2,56 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
-from harness.config import Experiment, Trial
+from harness.config import Experiment, Trial, fingerprint
 from harness.store import EpochRow, Record, StudyFolder, TrialRow
+
+#: what `start` of an Experiment may name besides a file: an arm of the same ablation, a run of the same study
+ARM, RUN = "arm:", "run:"
 
 
 class Replicates:
     """A study of named arms, each trained with the same seeds; no trial is stopped early.
 
-    A trial that has ended is not run again: its id follows from its Experiment and its seed.
+    A trial that has ended is not run again: its id follows from its Experiment and its seed. An arm that starts
+    from others waits until their trials of the same seed are complete.
     """
 
     def __init__(self, folder: StudyFolder, arms: Mapping[str, Experiment], seeds: Sequence[int]) -> None:
         self.folder, self.record = folder, Record(folder)
-        pairs = [(arm, Trial(experiment, seed)) for seed in seeds for arm, experiment in arms.items()]
-        self.arm_of = {trial.id: arm for arm, trial in pairs}
-        self.numbers = {trial.id: number for number, (_, trial) in enumerate(pairs)}
-        self.waiting = [trial for _, trial in pairs if trial.id not in self.record.ended]
+        self.arms = chain(arms)
+        self.arm_of: dict[str, str] = {}
+        self.waiting: list[Trial] = []
         self.running: dict[str, Trial] = {}
+        self.add(self.arms, seeds)
+
+    def add(self, arms: Iterable[str], seeds: Sequence[int]) -> None:
+        """Ask for more replicates of some arms; those that are there already change nothing."""
+        for seed in seeds:
+            for arm in arms:
+                trial = Trial(self.arms[arm], seed)
+                if trial.id not in self.arm_of:
+                    self.arm_of[trial.id] = arm
+                    if trial.id not in self.record.ended:
+                        self.waiting.append(trial)
 
     def next_trial(self) -> Trial | None:
-        """The next trial that has not ended."""
-        if not self.waiting:
-            return None
-        trial = self.waiting.pop(0)
-        self.running[trial.id] = trial
-        return trial
+        """The next trial whose starting weights are there; None where there is none now (see `waits`)."""
+        for trial in list(self.waiting):
+            failed = [parent for parent in self._parents(trial) if self._outcome(parent) == "failed"]
+            if failed:
+                self.waiting.remove(trial)
+                self._end(trial, f"arm '{self.arm_of[failed[0]]}', from whose weights it starts, failed")
+            elif all(self._outcome(parent) == "complete" for parent in self._parents(trial)):
+                self.waiting.remove(trial)
+                self.running[trial.id] = trial
+                return trial
+        return None
+
+    def waits(self) -> bool:
+        """Whether there will be trials once others have ended."""
+        return bool(self.waiting and self.running)
 
     def on_epoch(self, row: EpochRow) -> bool:
         """Record an epoch; True until the trial's own last."""
@@ -40,12 +63,40 @@ class Replicates:
         trial = self.running.pop(trial_id)
         rows = self.record.epochs.get(trial_id, [])
         if error is None and not (rows and rows[-1].done):
+            self.waiting.insert(0, trial)
             return None
+        return self._end(trial, error)
+
+    def _end(self, trial: Trial, error: str | None) -> TrialRow:
         return self.record.end(
-            trial_id,
-            self.numbers[trial_id],
+            trial.id,
+            list(self.arm_of).index(trial.id),
             trial.seed,
             "complete" if error is None else "failed",
-            picked={"arm": self.arm_of[trial_id]},
+            picked={"arm": self.arm_of[trial.id]},
             error=error,
         )
+
+    def _parents(self, trial: Trial) -> list[str]:
+        runs = [start.removeprefix(RUN) for start in trial.experiment.start if start.startswith(RUN)]
+        return [f"{run}-s{trial.seed}" for run in runs]
+
+    def _outcome(self, trial_id: str) -> str | None:
+        row = self.record.ended.get(trial_id)
+        return None if row is None else row.outcome
+
+
+def chain(arms: Mapping[str, Experiment]) -> dict[str, Experiment]:
+    """The arms with `arm:NAME` in `start` replaced by `run:FINGERPRINT`, so that an id names a whole history.
+
+    Args:
+        arms: each after those that it starts from.
+    """
+    chained: dict[str, Experiment] = {}
+    for name, experiment in arms.items():
+        start = tuple(
+            RUN + fingerprint(chained[word.removeprefix(ARM)]) if word.startswith(ARM) else word
+            for word in experiment.start
+        )
+        chained[name] = experiment.model_copy(update={"start": start})
+    return chained

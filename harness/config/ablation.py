@@ -17,7 +17,14 @@ class Arm(Section):
 
     base: str | None = Field(None, description="arm whose changes come first; none: the ablation's Experiment")
     set: Overrides = Field({}, description="dotted path to value")
-    start: str | None = Field(None, description="arm whose best weights, same seed, the training starts from")
+    start: str | tuple[str, ...] | None = Field(
+        None, description="arm whose best weights, same seed, the training starts from; several: an ensemble of them"
+    )
+
+    def starts(self) -> tuple[str, ...]:
+        """The arms that this one starts from."""
+        return () if self.start is None else (self.start,) if isinstance(self.start, str) else self.start
+
     guess: str | None = Field(None, description="what its authors said of its effect, printed beside the measured one")
 
 
@@ -33,6 +40,14 @@ class Ladder(Section):
 
     kind: Literal["ladder"] = "ladder"
     rungs: tuple[str, ...] = Field(min_length=2, description="names of arms, in order")
+
+
+class Arms(Section):
+    """Arms, each compared with the baseline arm."""
+
+    kind: Literal["arms"] = "arms"
+    baseline: str = Field(description="name of the baseline arm")
+    arms: tuple[str, ...] = Field(min_length=1, description="names of the other arms")
 
 
 class OneFactor(Section):
@@ -61,7 +76,7 @@ class Shapley(Section):
     permutations: int = Field(16, ge=1, le=1000, description="orders drawn where there are more than 6 factors")
 
 
-Design = Annotated[Ladder | OneFactor | LeaveOneOut | Factorial | Shapley, Field(discriminator="kind")]
+Design = Annotated[Ladder | Arms | OneFactor | LeaveOneOut | Factorial | Shapley, Field(discriminator="kind")]
 
 
 class Scale(Section):
@@ -84,15 +99,20 @@ class Ablation(Section):
 
     @model_validator(mode="after")
     def _consistent(self) -> Ablation:
-        if isinstance(self.design, Ladder):
-            unknown = [name for name in self.design.rungs if name not in self.arms]
+        if isinstance(self.design, Ladder | Arms):
+            unknown = [name for name in design_arms(self.design) if name not in self.arms]
             if unknown:
-                raise ValueError(f"design.rungs names {unknown}; the arms are {', '.join(self.arms) or 'none'}")
+                raise ValueError(f"the design names {unknown}; the arms are {', '.join(self.arms) or 'none'}")
         elif len(self.factors) < 2:
             raise ValueError(f"a {self.design.kind} design needs two factors or more, not {len(self.factors)}")
         names = list(self.arms)
         for index, (name, arm) in enumerate(self.arms.items()):
-            for role, other in (("base", arm.base), ("start", arm.start)):
-                if other is not None and other not in names[:index]:
-                    raise ValueError(f"arm '{name}': {role} '{other}' must be an arm above it")
+            for other in (*arm.starts(), *([arm.base] if arm.base else [])):
+                if other not in names[:index]:
+                    raise ValueError(f"arm '{name}': '{other}' must be an arm above it; above it: {names[:index]}")
         return self
+
+
+def design_arms(design: Ladder | Arms) -> tuple[str, ...]:
+    """The arms that a design of named arms compares, the reference first."""
+    return design.rungs if isinstance(design, Ladder) else (design.baseline, *design.arms)

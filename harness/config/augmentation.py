@@ -141,10 +141,25 @@ class RandomCrop(Section):
     width: int = Field(512, ge=16, description="pixels")
 
 
+class CutMix(Section):
+    """A rectangle of each frame, mask included, replaced by that of another frame of the batch (arXiv 1905.04899)."""
+
+    kind: Literal["cutmix"] = "cutmix"
+    probability: Probability = 0.5
+
+
+class Fourier(Section):
+    """Low frequencies' amplitude taken from a test frame (FDA, arXiv 2004.05498); reads test images, no test mask."""
+
+    kind: Literal["fourier"] = "fourier"
+    beta: float = Field(0.01, gt=0, le=0.5, description="half side of the swapped square, share of the spectrum's side")
+    probability: Probability = 0.5
+
+
 Step = Annotated[
     HorizontalFlip | VerticalFlip | ShiftScaleRotate | Blur | GaussianBlur | BrightnessContrast
     | HueSaturationValue | Tone | ColourJitter | RgbShift | ChannelShuffle | Grey | Shadow | Clahe
-    | RandomResizedCrop | RandomCrop,
+    | RandomResizedCrop | RandomCrop | CutMix | Fourier,
     Field(discriminator="kind"),
 ]  # fmt: skip
 

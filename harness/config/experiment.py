@@ -18,6 +18,7 @@ from harness.config.training import (
     Cosine,
     EvaluationConfig,
     OptimiserConfig,
+    ProtocolConfig,
     ScheduleConfig,
     TrainingConfig,
 )
@@ -44,6 +45,12 @@ class Experiment(Section):
     schedule: ScheduleConfig = Field(Cosine(), description="how the learning rate moves")
     training: TrainingConfig = Field(TrainingConfig(), description="the loop")
     evaluation: EvaluationConfig = Field(EvaluationConfig(), description="how it is scored")
+    protocol: ProtocolConfig = Field(ProtocolConfig(), description="faults of published systems, on purpose")
+    start: tuple[str, ...] = Field(
+        (),
+        description="weights to start from: a checkpoint file, or run:FINGERPRINT for that Experiment's run with the "
+        "same seed in the same study; layers of another shape in the head stay random. Several: an ensemble, 0 epochs",
+    )
 
     @model_validator(mode="after")
     def _schedule_fits(self) -> Experiment:
@@ -54,6 +61,14 @@ class Experiment(Section):
                 f"warm-up ({schedule.warmup_epochs}) and freeze + encoder warm-up ({encoder_start}) must fit into "
                 f"training.epochs ({epochs}); raise the epochs or shorten them"
             )
+        if self.protocol.bilinear_masks and self.evaluation.raster != "input":
+            raise ValueError(
+                "protocol.bilinear_masks resizes the truth to the input size; set evaluation.raster: input"
+            )
+        if not self.start and epochs == 0:
+            raise ValueError("training.epochs 0 only scores weights; give some in start, or train for an epoch")
+        if len(self.start) > 1 and epochs > 0:
+            raise ValueError(f"start names {len(self.start)} runs, an ensemble, which is only scored; set training.epochs: 0")
         if schedule.encoder_warmup_epochs and not schedule.freeze_encoder_epochs:
             raise ValueError(
                 "schedule.encoder_warmup_epochs needs schedule.freeze_encoder_epochs of at least 1; "

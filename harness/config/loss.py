@@ -95,6 +95,19 @@ class DiceAbsentPerfect(Term):
     """Soft Dice in which classes absent from the batch count as perfect (smp, CodeCrunch)."""
 
 
+class Boundary(Term):
+    """(1 + b) times weighted cross-entropy, plain mean; b is the blurred class boundary, 0-1 (Ignitia phase 6)."""
+
+    sigma: float = Field(2.0, gt=0, le=50, description="deviation of the blur of the boundary, pixels")
+
+
+class Ohem(Term):
+    """Cross-entropy over the hard pixels only (online hard example mining, arXiv 1604.03540)."""
+
+    threshold: float = Field(0.7, gt=0, le=1, description="pixels whose true class has less probability are hard")
+    keep: float = Field(0.1, gt=0, le=1, description="at least this share of the batch's pixels is kept, the hardest")
+
+
 class LossConfig(Section):
     """The terms of the sum; at least one weighs more than 0."""
 
@@ -107,6 +120,8 @@ class LossConfig(Section):
     focal_weight_inside: FocalWeightInside = Field(FocalWeightInside(), description="Ignitia's focal loss")
     dice_all_classes: DiceAllClasses = Field(DiceAllClasses(), description="Ignitia's and DesertMind's Dice")
     dice_absent_perfect: DiceAbsentPerfect = Field(DiceAbsentPerfect(), description="CodeCrunch's Dice")
+    boundary: Boundary = Field(Boundary(), description="Ignitia's boundary term")
+    ohem: Ohem = Field(Ohem(), description="cross-entropy over hard pixels")
 
     @model_validator(mode="after")
     def _something_to_minimise(self) -> LossConfig:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from harness.config.base import Section
 
@@ -38,6 +38,12 @@ class Sgd(_Rates):
     kind: Literal["sgd"] = "sgd"
     momentum: float = Field(0.9, ge=0, lt=1, description="momentum")
     nesterov: bool = Field(False, description="Nesterov momentum; needs momentum above 0")
+
+    @model_validator(mode="after")
+    def _nesterov_has_momentum(self) -> Sgd:
+        if self.nesterov and self.momentum == 0:
+            raise ValueError("nesterov needs momentum above 0; set momentum, e.g. 0.9")
+        return self
 
 
 OptimiserConfig = Annotated[AdamW | Sgd, Field(discriminator="kind")]
@@ -78,11 +84,16 @@ ScheduleConfig = Annotated[Constant | Cosine | Plateau, Field(discriminator="kin
 class TrainingConfig(Section):
     """The loop."""
 
-    epochs: int = Field(9, ge=1, le=10_000, description="planned epochs; the schedule's horizon")
+    epochs: int = Field(
+        9, ge=0, le=10_000, description="planned epochs; the schedule's horizon. 0: only score what `start` gives"
+    )
     batch_size: int = Field(4, ge=1, le=1024, description="images per forward pass")
     accumulation: int = Field(1, ge=1, le=1024, description="forward passes per optimiser step")
     drop_last: bool = Field(False, description="leave out an incomplete last batch")
     precision: Literal["fp32", "bf16", "fp16"] = Field("fp32", description="autocast type; fp16 scales the loss")
+    batchnorm: Literal["train", "frozen"] = Field(
+        "train", description="frozen: BatchNorm statistics stand still; scale and shift still train"
+    )
     patience: int | None = Field(None, ge=1, description="epochs without a better score before stopping; none: never")
     workers: int = Field(0, ge=0, le=64, description="loader processes; 0: in the training process")
     deterministic: bool = Field(
@@ -98,6 +109,7 @@ class TestTimeAugmentation(Section):
         (1.0,), min_length=1, description="factors of the input size, rounded to a size the model takes"
     )
     flip: bool = Field(False, description="each scale also mirrored left to right")
+    rounding: Literal["nearest", "floor"] = Field("nearest", description="how a scaled side becomes one the model takes")
 
 
 class EvaluationConfig(Section):
@@ -107,4 +119,24 @@ class EvaluationConfig(Section):
         "native", description="native: logits resized to the frame; input: truth resized (nearest) to the input"
     )
     batch_size: int = Field(8, ge=1, le=1024, description="images per forward pass; no score depends on it")
-    tta: TestTimeAugmentation = Field(TestTimeAugmentation(), description="views averaged at evaluate and predict")
+    tta: TestTimeAugmentation = Field(
+        TestTimeAugmentation(), description="views averaged at evaluate, predict and in a trial of 0 epochs"
+    )
+    suppress: tuple[str, ...] = Field((), description="classes never predicted: logits at -inf after the last resize")
+    batchnorm: Literal["stored", "batch"] = Field(
+        "stored", description="batch: BatchNorm with the statistics of the batch at hand (test-time adaptation)"
+    )
+    score_test: bool = Field(False, description="also score the test frames once, with the best weights, at the end")
+
+
+class ProtocolConfig(Section):
+    """Faults of published systems, each off by default, so that the effect of each can be measured."""
+
+    bilinear_masks: bool = Field(False, description="masks resized bilinearly: class borders become other classes (Ignitia T3)")
+    border_class: bool = Field(False, description="uncovered mask is class 0 instead of ignored (Ignitia T2)")
+    augmented_class_counts: bool = Field(False, description="class weights from augmented frames (Ignitia T4, DesertMind D-T5)")
+    reset_best: bool = Field(False, description="epoch 1 replaces better starting weights as the best (Ignitia T11)")
+    select_on_test: bool = Field(False, description="the score that chooses and stops is the test set's (CodeCrunch C-T2)")
+    score: Literal["miou", "batch2_union", "per_image_union", "union_present"] = Field(
+        "miou", description="the rule of the score; other than miou: a team's (Ignitia T5, DesertMind D-T2, CodeCrunch C-T1)"
+    )

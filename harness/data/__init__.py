@@ -16,11 +16,13 @@ from harness.data.frames import (
     read_image,
     read_mask,
 )
+from harness.data.gap import gap
+from harness.data.mixing import needs_style
 from harness.data.taxonomy import UNMAPPED, Taxonomy, build_taxonomy
 
 __all__ = [
     "UNMAPPED", "Census", "DatasetCheck", "Frame", "FrameArrays", "Taxonomy", "augment", "build_augmentation",
     "build_taxonomy", "cache_folder", "census", "check_dataset", "class_counts", "dataset_fingerprint",
-    "dataset_root", "eval_batches", "existing_splits", "list_frames", "needs_native", "open_frames",
-    "read_frame", "read_image", "read_mask", "render_frame", "train_batches", "write_desert",
+    "dataset_root", "eval_batches", "existing_splits", "gap", "list_frames", "needs_native", "needs_style",
+    "open_frames", "read_frame", "read_image", "read_mask", "render_frame", "train_batches", "write_desert",
 ]  # fmt: skip

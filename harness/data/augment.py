@@ -1,7 +1,7 @@
 """Random changes of a training frame: validated steps to one albumentations pipeline, drawn from one seed.
 
 The published policies keep their published ranges. What differs on purpose: pixels that a step uncovers are
-ignored, where the teams' masks got class 0 (trap T2).
+ignored, where the teams' masks got class 0 (trap T2); `border` brings that back.
 """
 
 from __future__ import annotations
@@ -28,13 +28,20 @@ Size = tuple[int, int]
 Transform = A.BasicTransform | A.OneOf
 
 
-def build_augmentation(steps: Sequence[Step], input_size: Size) -> A.Compose:
+def build_augmentation(steps: Sequence[Step], input_size: Size, border: int = IGNORE) -> A.Compose:
     """Build the pipeline of a list of steps; random_resized_crop resizes to `input_size` (height, width).
 
-    Raises ConfigError that names the step: a range whose low is above its high, an even kernel, or what
-    albumentations refuses.
+    `border` is what the mask gets where a step uncovers it. CutMix and Fourier steps are left out:
+    `train_batches` applies them, the latter before and the former after this pipeline. Raises ConfigError that
+    names the step: a range whose low is above its high, an even kernel, or what albumentations refuses.
     """
-    return A.Compose([_build(step, f"augmentation.steps.{i}", input_size) for i, step in enumerate(steps)])
+    return A.Compose(
+        [
+            _build(step, f"augmentation.steps.{i}", input_size, border)
+            for i, step in enumerate(steps)
+            if not isinstance(step, sections.CutMix | sections.Fourier)
+        ]
+    )
 
 
 def augment(
@@ -57,12 +64,14 @@ def needs_native(steps: Sequence[Step]) -> bool:
     return any(isinstance(step, sections.RandomResizedCrop | sections.RandomCrop) for step in steps)
 
 
-def _build(step: Step, place: str, input_size: Size) -> Transform:
+def _build(step: Step, place: str, input_size: Size, border: int) -> Transform:
     where = f"{place} ({step.kind})"
     _check_ranges(step, where)
     try:
         if isinstance(step, sections.RandomResizedCrop):
             return _random_resized_crop(step, input_size)
+        if type(step) in _UNCOVERING:
+            return _UNCOVERING[type(step)](step, border)
         return _BUILDERS[type(step)](step)
     except ValueError as error:
         raise ConfigError(f"{where}: albumentations refuses these values: {error}") from error
@@ -91,7 +100,7 @@ def _vertical_flip(step: sections.VerticalFlip) -> Transform:
     return A.VerticalFlip(p=step.probability)
 
 
-def _shift_scale_rotate(step: sections.ShiftScaleRotate) -> Transform:
+def _shift_scale_rotate(step: sections.ShiftScaleRotate, border: int) -> Transform:
     # A.ShiftScaleRotate of 2.0.8 is this Affine with a warning; width and height scale apart (keep_ratio
     # False)
     scale = (1 - step.scale, 1 + step.scale)
@@ -105,7 +114,7 @@ def _shift_scale_rotate(step: sections.ShiftScaleRotate) -> Transform:
         keep_ratio=False,
         border_mode=cv2.BORDER_CONSTANT,
         fill=0,
-        fill_mask=IGNORE,
+        fill_mask=border,
         p=step.probability,
     )
 
@@ -202,23 +211,27 @@ def _random_resized_crop(step: sections.RandomResizedCrop, input_size: Size) -> 
     )
 
 
-def _random_crop(step: sections.RandomCrop) -> Transform:
+def _random_crop(step: sections.RandomCrop, border: int) -> Transform:
     return A.RandomCrop(
         height=step.height,
         width=step.width,
         pad_if_needed=True,
         border_mode=cv2.BORDER_CONSTANT,
         fill=0,
-        fill_mask=IGNORE,
+        fill_mask=border,
         p=1.0,
     )
 
 
-#: random_resized_crop is not here: it alone needs the input size
+#: steps that uncover a part of the mask
+_UNCOVERING: dict[type[Section], Callable[..., Transform]] = {
+    sections.ShiftScaleRotate: _shift_scale_rotate,
+    sections.RandomCrop: _random_crop,
+}
+#: the rest, but for random_resized_crop: it alone needs the input size
 _BUILDERS: dict[type[Section], Callable[..., Transform]] = {
     sections.HorizontalFlip: _horizontal_flip,
     sections.VerticalFlip: _vertical_flip,
-    sections.ShiftScaleRotate: _shift_scale_rotate,
     sections.Blur: _blur,
     sections.GaussianBlur: _gaussian_blur,
     sections.BrightnessContrast: _brightness_contrast,
@@ -230,5 +243,4 @@ _BUILDERS: dict[type[Section], Callable[..., Transform]] = {
     sections.Grey: _grey,
     sections.Shadow: _shadow,
     sections.Clahe: _clahe,
-    sections.RandomCrop: _random_crop,
 }

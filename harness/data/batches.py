@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import multiprocessing
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import albumentations as A
 import cv2
@@ -16,17 +17,23 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from harness.config import policy_steps
-from harness.config.augmentation import AugmentationConfig
+from harness.config import IGNORE, policy_steps
+from harness.config.augmentation import AugmentationConfig, Step
+from harness.config.training import ProtocolConfig
 from harness.data.augment import augment, build_augmentation, needs_native
 from harness.data.cache import FrameArrays, Size
+from harness.data.faults import blend_classes
+from harness.data.mixing import cut_and_mix, needs_style, restyle
 from harness.data.taxonomy import Taxonomy
 from harness.errors import ConfigError, DataError
 
 Batch = tuple[Tensor, Tensor]
 
 #: what a stream of random numbers is for: shuffling and augmentation never share one
-_SHUFFLE, _AUGMENT = 0, 1
+_SHUFFLE, _AUGMENT, _STYLE, _CUTMIX = 0, 1, 2, 3
+
+
+NO_FAULTS = ProtocolConfig()
 
 
 def train_batches(
@@ -40,13 +47,22 @@ def train_batches(
     workers: int,
     seed: int,
     epoch: int,
+    protocol: ProtocolConfig = NO_FAULTS,
+    truth: FrameArrays | None = None,
+    style: FrameArrays | None = None,
 ) -> Iterator[Batch]:
     """Yield one epoch of shuffled, augmented batches.
 
-    `frames` come at native size where a step crops, else at `input_size` (height, width). Yields images,
-    uint8 RGB (N 3 H W) in channels-last memory, and truth, int64 (N H W), class indices and IGNORE. Raises
-    ConfigError where no batch would be left or a step is wrong; DataError for frames of another size, frames
-    without masks, or raw ids that are not listed.
+    `frames` come at native size where a step crops, else at `input_size` (height, width). `protocol.border_class`
+    fills uncovered truth with class 0; `protocol.bilinear_masks` takes the masks of `truth`, the same frames at
+    native size, and resizes their classes bilinearly. `style` holds the images of the test split, needed by
+    Fourier steps. These come before every other step of the policy, and CutMix after, on the finished batch,
+    wherever they stand in it.
+
+    Yields images, uint8 RGB (N 3 H W) in channels-last memory, and truth, int64 (N H W), class indices and IGNORE.
+    Raises ConfigError where no batch would be left, a step is wrong, or a step crops masks that are to be resized
+    bilinearly; DataError for frames of another size, frames without masks, raw ids that are not listed, a `truth`
+    of other frames, or `truth` or `style` missing where needed.
     """
     steps = policy_steps(augmentation)
     if not needs_native(steps) and frames.size != input_size:
@@ -54,10 +70,23 @@ def train_batches(
             f"frames of {frames.size} (height, width), and no augmentation step crops them to the input size "
             f"{input_size}; open them with size={input_size}"
         )
+    if needs_style(steps) and style is None:
+        raise DataError(
+            "augmentation.steps has a fourier step, and no style images were given; open the test split with "
+            "masks=False and pass it as style"
+        )
     order = np.random.default_rng(_seed(seed, _SHUFFLE, epoch)).permutation(len(frames))
     batches = _slices(order, batch_size, drop_last)
-    pipeline = build_augmentation(steps, input_size)
-    return _load(_TrainingBatches(frames, taxonomy, pipeline, seed, epoch), batches, workers)
+    dataset = _TrainingBatches(
+        frames=frames,
+        truths=_training_truths(frames, taxonomy, steps, protocol, truth),
+        pipeline=build_augmentation(steps, input_size, 0 if protocol.border_class else IGNORE),
+        steps=steps,
+        style=style,
+        seed=seed,
+        epoch=epoch,
+    )
+    return _load(dataset, batches, workers)
 
 
 def eval_batches(
@@ -67,21 +96,35 @@ def eval_batches(
     batch_size: int,
     workers: int,
     truth: FrameArrays | None = None,
+    bilinear: bool = False,
 ) -> Iterator[Batch]:
     """Yield every frame once, unchanged and in file order; the last batch may be smaller.
 
-    The truth has the size of `frames`, or that of `truth`, the same frames opened at another size. Yields
+    The truth has the size of `frames`, or that of `truth`, the same frames opened at another size. `bilinear`
+    resizes the classes of `truth` bilinearly to the size of `frames`: the fault `protocol.bilinear_masks`. Yields
     images, uint8 RGB (N 3 H W) in channels-last memory, and truth, int64 (N H W), class indices and IGNORE.
-    Raises DataError for frames without masks, raw ids that are not listed, or a `truth` of other frames.
+    Raises DataError for frames without masks, raw ids that are not listed, or a `truth` of other frames, or none
+    where `bilinear` needs it.
     """
-    truth = frames if truth is None else truth
-    if truth.names != frames.names:
-        raise DataError(
-            f"truth of {len(truth)} frames for {len(frames)} images, or of other names; "
-            "open both from the same split with masks=True"
-        )
+    if bilinear and truth is None:
+        raise DataError(_needs_truth())
+    truths = _truths(frames, taxonomy, frames if truth is None else truth, frames.size if bilinear else None)
     batches = _slices(np.arange(len(frames)), batch_size, drop_last=False)
-    return _load(_EvaluationBatches(frames, taxonomy, truth), batches, workers)
+    return _load(_EvaluationBatches(frames, truths), batches, workers)
+
+
+@dataclass(frozen=True, eq=False)
+class _Truths:
+    """The class indices of frames with masks, resized bilinearly where `blended` gives a size."""
+
+    masks: FrameArrays
+    taxonomy: Taxonomy
+    blended: Size | None
+
+    def __getitem__(self, index: int) -> np.ndarray:
+        """Classes, uint8 (H W), of one frame."""
+        classes = self.taxonomy.to_classes(self.masks.masks[index], f"mask of frame {self.masks.names[index]}")
+        return classes if self.blended is None else blend_classes(classes, self.blended)
 
 
 class _Batches(Dataset):
@@ -89,36 +132,88 @@ class _Batches(Dataset):
 
     def __getitem__(self, indices: Sequence[int]) -> Batch | DataError:
         try:
-            images, truths = zip(*(self.sample(i) for i in indices), strict=True)
+            images, truths = self.arrays(indices)
         except DataError as error:
             # returned, because torch would bury the message of an exception under its worker's traceback
             return error
-        return torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2), torch.from_numpy(np.stack(truths))
+        return torch.from_numpy(images).permute(0, 3, 1, 2), torch.from_numpy(truths)
+
+    def arrays(self, indices: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
+        """Images uint8 (N H W 3) and classes uint8 (N H W) of some frames."""
+        images, truths = zip(*(self.sample(i) for i in indices), strict=True)
+        return np.stack(images), np.stack(truths)
 
     def sample(self, index: int) -> tuple[np.ndarray, np.ndarray]:
         """Image uint8 (H W 3) and classes uint8 (H W) of one frame."""
         raise NotImplementedError
 
 
+@dataclass(eq=False)
 class _TrainingBatches(_Batches):
-    def __init__(self, frames: FrameArrays, taxonomy: Taxonomy, pipeline: A.Compose, seed: int, epoch: int) -> None:
-        _check_masks(frames)
-        self.frames, self.taxonomy, self.pipeline, self.seed, self.epoch = frames, taxonomy, pipeline, seed, epoch
+    frames: FrameArrays
+    truths: _Truths
+    pipeline: A.Compose
+    steps: Sequence[Step]
+    style: FrameArrays | None
+    seed: int
+    epoch: int
+
+    def arrays(self, indices: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
+        # a frame is the first of one batch in an epoch only
+        rng = np.random.default_rng(_seed(self.seed, _CUTMIX, self.epoch, indices[0]))
+        return cut_and_mix(*super().arrays(indices), self.steps, rng)
 
     def sample(self, index: int) -> tuple[np.ndarray, np.ndarray]:
-        truth = _truth(self.frames, self.taxonomy, index)
+        image = np.asarray(self.frames.images[index])
+        if needs_style(self.steps):
+            rng = np.random.default_rng(_seed(self.seed, _STYLE, self.epoch, index))
+            image = restyle(image, self.style.images, self.steps, rng)
         stream = _seed(self.seed, _AUGMENT, self.epoch, index)
         seed = int(stream.generate_state(1, np.uint64)[0])
-        return augment(self.pipeline, np.asarray(self.frames.images[index]), truth, seed)
+        return augment(self.pipeline, image, self.truths[index], seed)
 
 
+@dataclass(eq=False)
 class _EvaluationBatches(_Batches):
-    def __init__(self, frames: FrameArrays, taxonomy: Taxonomy, truth: FrameArrays) -> None:
-        _check_masks(truth)
-        self.frames, self.taxonomy, self.truth = frames, taxonomy, truth
+    frames: FrameArrays
+    truths: _Truths
 
     def sample(self, index: int) -> tuple[np.ndarray, np.ndarray]:
-        return self.frames.images[index], _truth(self.truth, self.taxonomy, index)
+        return self.frames.images[index], self.truths[index]
+
+
+def _training_truths(
+    frames: FrameArrays,
+    taxonomy: Taxonomy,
+    steps: Sequence[Step],
+    protocol: ProtocolConfig,
+    truth: FrameArrays | None,
+) -> _Truths:
+    if not protocol.bilinear_masks:
+        return _truths(frames, taxonomy, frames, None)
+    if needs_native(steps):
+        raise ConfigError(
+            "protocol.bilinear_masks resizes whole masks to data.input_size, and an augmentation step crops native "
+            "ones; use a policy without random_resized_crop and random_crop, or leave bilinear_masks off"
+        )
+    if truth is None:
+        raise DataError(_needs_truth())
+    return _truths(frames, taxonomy, truth, frames.size)
+
+
+def _truths(frames: FrameArrays, taxonomy: Taxonomy, truth: FrameArrays, blended: Size | None) -> _Truths:
+    if truth.names != frames.names:
+        raise DataError(
+            f"truth of {len(truth)} frames for {len(frames)} images, or of other names; "
+            "open both from the same split with masks=True"
+        )
+    if truth.masks is None:
+        raise DataError(f"frames of {truth.folder} were opened without masks; open them with masks=True")
+    return _Truths(truth, taxonomy, blended)
+
+
+def _needs_truth() -> str:
+    return "masks resized bilinearly come from native ones; open the same frames with size=None and pass them as truth"
 
 
 def _load(dataset: Dataset, batches: list[list[int]], workers: int) -> Iterator[Batch]:
@@ -169,12 +264,3 @@ def _slices(order: np.ndarray, batch_size: int, drop_last: bool) -> list[list[in
             f"use a batch size of {len(order)} or less, or training.drop_last false"
         )
     return [order[i : min(i + batch_size, end)].tolist() for i in range(0, end, batch_size)]
-
-
-def _check_masks(frames: FrameArrays) -> None:
-    if frames.masks is None:
-        raise DataError(f"frames of {frames.folder} were opened without masks; open them with masks=True")
-
-
-def _truth(frames: FrameArrays, taxonomy: Taxonomy, index: int) -> np.ndarray:
-    return taxonomy.to_classes(frames.masks[index], f"mask of frame {frames.names[index]}")

@@ -50,6 +50,11 @@ def load_header(path: Path) -> dict[str, Any]:
     return json.loads(metadata["header"])
 
 
+def model_tensors(path: Path) -> Tensors:
+    """A checkpoint's parameters and buffers, by the model's own names."""
+    return _part(load_file(path), "model.")
+
+
 def load_weights(path: Path, model: nn.Module) -> None:
     """Put a checkpoint's parameters and buffers into a model, every one of them.
 

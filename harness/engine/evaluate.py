@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import NamedTuple
 
 import numpy as np
@@ -18,7 +20,7 @@ from harness.data import (
     needs_native,
     open_frames,
 )
-from harness.engine.inference import View, class_logits
+from harness.engine.inference import View, class_logits, predicted_classes
 from harness.metrics.confusion_torch import confusion_matrices
 
 
@@ -42,7 +44,7 @@ def open_eval_frames(experiment: Experiment, split: str) -> EvalFrames:
     root, size = dataset_root(experiment.data), experiment.data.input_size
     eight_bit = build_taxonomy(experiment.taxonomy).eight_bit
     images = open_frames(root, split, size, allow_8bit=eight_bit)
-    if experiment.evaluation.raster == "input":
+    if experiment.evaluation.raster == "input" and not experiment.protocol.bilinear_masks:
         return EvalFrames(images, images)
     return EvalFrames(images, open_frames(root, split, None, allow_8bit=eight_bit))
 
@@ -68,8 +70,10 @@ def evaluate(
     loss: nn.Module | None = None,
     looks: tuple[View, ...] | None = None,
 ) -> Evaluation:
-    """One pass over frames with truth; the model is left in evaluation mode."""
-    model.eval()
+    """One pass over frames with truth; the model is left in evaluation mode.
+
+    Classes of `evaluation.suppress` are never predicted; the loss still sees their logits.
+    """
     matrices, losses = [], []
     batches = eval_batches(
         frames.images,
@@ -77,14 +81,45 @@ def evaluate(
         batch_size=experiment.evaluation.batch_size,
         workers=experiment.training.workers,
         truth=frames.truth,
+        bilinear=experiment.protocol.bilinear_masks,
     )
     for images, truth in batches:
         images, truth = images.to(device, non_blocking=True), truth.to(device, non_blocking=True)
-        logits = class_logits(model, images, truth.shape[-2:], experiment, looks)
-        matrices.append(confusion_matrices(truth, logits.argmax(1), len(taxonomy.names)))
+        with evaluating(model, experiment.evaluation.batchnorm):
+            logits = class_logits(model, images, truth.shape[-2:], experiment, looks)
         if loss is not None:
             # image by image: Dice and weighted means depend on which images share a batch
             pairs = zip(logits.split(1), truth.split(1), strict=True)
             losses += [loss(*pair)[0].detach() for pair in pairs]
+        predicted = predicted_classes(logits, experiment, taxonomy)
+        matrices.append(confusion_matrices(truth, predicted, len(taxonomy.names)))
     mean_loss = torch.stack(losses).mean().item() if losses else None
     return Evaluation(frames.images.names, torch.cat(matrices).cpu().numpy(), mean_loss)
+
+
+def freeze_batchnorm(model: nn.Module) -> None:
+    """Use the stored statistics and let them stand still; scale and shift still train."""
+    for module in _batchnorms(model):
+        module.eval()
+
+
+@contextmanager
+def evaluating(model: nn.Module, batchnorm: str) -> Iterator[None]:
+    """Evaluation mode; with `batch`, BatchNorm normalises by the batch at hand and keeps its stored statistics."""
+    model.eval()
+    adapted = _batchnorms(model) if batchnorm == "batch" else []
+    momenta = [module.momentum for module in adapted]
+    for module in adapted:
+        # torch takes the batch's statistics only in training mode, and then moves the stored ones by the momentum
+        module.momentum = 0.0
+        module.train()
+    try:
+        yield
+    finally:
+        model.eval()
+        for module, momentum in zip(adapted, momenta, strict=True):
+            module.momentum = momentum
+
+
+def _batchnorms(model: nn.Module) -> list[nn.Module]:
+    return [module for module in model.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]

@@ -10,44 +10,29 @@ import io
 import math
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from harness.config import Experiment, Trial, canonical_json
-from harness.data import FrameArrays, Taxonomy, build_taxonomy, class_counts, train_batches
+from harness.data import Taxonomy, build_taxonomy
 from harness.engine.checkpoint import load_header, load_state, save_state, save_weights
-from harness.engine.evaluate import EvalFrames, Evaluation, evaluate, open_eval_frames, open_train_frames
-from harness.engine.inference import autocast, normalise, resize_logits
-from harness.engine.optimiser import build_optimiser, clip_gradients, set_learning_rates
+from harness.engine.evaluate import EvalFrames, Evaluation, evaluate, freeze_batchnorm, open_eval_frames
+from harness.engine.inference import autocast, normalise, resize_logits, views
+from harness.engine.optimiser import clip_gradients, set_learning_rates
 from harness.engine.schedule import encoder_is_frozen, learning_rates
 from harness.engine.seeds import EPOCH, INITIALISATION, seed_torch, set_determinism
+from harness.engine.session import Session, open_session, selection_split
+from harness.engine.start import Ensemble, load_start, start_path
+from harness.engine.trained import open_run
 from harness.errors import DataError, NonFiniteLoss, StudyError
 from harness.losses import build_loss
-from harness.metrics import dataset_counts, iou, miou
-from harness.models import build_model, check_input_size, set_encoder_trainable
+from harness.metrics import CONVENTIONS, dataset_counts, iou
+from harness.models import build_model, set_encoder_trainable
 from harness.store import EpochRow, RunFolder, write_bytes
-
-
-@dataclass
-class Session:
-    """Everything that a training holds in memory."""
-
-    trial: Trial
-    device: torch.device
-    taxonomy: Taxonomy
-    train_frames: FrameArrays
-    val_frames: EvalFrames
-    model: nn.Module
-    loss: nn.Module
-    optimiser: torch.optim.Optimizer
-    scaler: torch.amp.GradScaler
-
-    @property
-    def experiment(self) -> Experiment:
-        return self.trial.experiment
 
 
 def fit(trial: Trial, run: RunFolder, device: torch.device) -> Iterator[EpochRow]:
@@ -60,37 +45,21 @@ def fit(trial: Trial, run: RunFolder, device: torch.device) -> Iterator[EpochRow
         HarnessError: data, model or size that cannot be used.
         NonFiniteLoss: the loss became inf or nan.
     """
-    session = open_session(trial, device)
     run.create(trial)
+    if trial.experiment.training.epochs == 0:
+        yield score_start(trial, run, device)
+        return
+    session = open_session(trial, run, device)
     rows = resume(session, run)
+    if not rows and session.whole_start and not trial.experiment.protocol.reset_best:
+        # the weights that it starts from are the first to beat
+        rows = [save_epoch_zero(session, run)]
     yield from rows[-1:]
     while not (rows and rows[-1].done):
         row, evaluation = train_epoch(session, rows)
         rows.append(row)
         save(session, run, rows, evaluation)
         yield row
-
-
-def open_session(trial: Trial, device: torch.device) -> Session:
-    """Build data, model, loss and optimiser of a trial."""
-    experiment = trial.experiment
-    set_determinism(experiment.training.deterministic)
-    check_input_size(experiment.model, experiment.data.input_size)
-    taxonomy = build_taxonomy(experiment.taxonomy)
-    train_frames = open_train_frames(experiment)
-    seed_torch(trial.seed, INITIALISATION)
-    model = build_model(experiment.model, len(taxonomy.names)).to(device)
-    return Session(
-        trial=trial,
-        device=device,
-        taxonomy=taxonomy,
-        train_frames=train_frames,
-        val_frames=open_eval_frames(experiment, "val"),
-        model=model,
-        loss=build_loss(experiment.loss, class_counts(train_frames, taxonomy), taxonomy.names).to(device),
-        optimiser=build_optimiser(experiment.optimiser, model),
-        scaler=torch.amp.GradScaler(device.type, enabled=experiment.training.precision == "fp16"),
-    )
 
 
 def resume(session: Session, run: RunFolder) -> list[EpochRow]:
@@ -114,11 +83,11 @@ def resume(session: Session, run: RunFolder) -> list[EpochRow]:
 
 def train_epoch(session: Session, rows: list[EpochRow]) -> tuple[EpochRow, Evaluation]:
     """Train and validate the epoch after `rows`."""
-    experiment, epoch = session.experiment, len(rows) + 1
+    experiment, epoch = session.experiment, rows[-1].epoch + 1 if rows else 1
     seed_torch(session.trial.seed, EPOCH, epoch)
     if session.device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(session.device)
-    rates = learning_rates(experiment, epoch, [row.score for row in rows])
+    rates = learning_rates(experiment, epoch, [row.score for row in rows if row.epoch > 0])
     rates = set_learning_rates(session.optimiser, rates)
     set_encoder_trainable(session.model, not encoder_is_frozen(experiment.schedule, epoch))
 
@@ -131,43 +100,118 @@ def train_epoch(session: Session, rows: list[EpochRow]) -> tuple[EpochRow, Evalu
     if not math.isfinite(evaluation.loss):
         raise _not_finite(session, f"epoch {epoch}, validation: total {evaluation.loss}")
 
-    scores = [row.score for row in rows] + [_score(evaluation)]
+    scored = _scored(session.trial, epoch, session.taxonomy, evaluation)
+    scores = [row.score for row in rows] + [scored["score"]]
     row = EpochRow(
-        trial=session.trial.id,
-        epoch=epoch,
-        score=scores[-1],
+        **scored,
         train_loss=total,
-        val_loss=evaluation.loss,
         terms=terms,
-        iou=_iou_by_name(evaluation, session.taxonomy),
         train_score=train_score,
         lr=rates,
         train_seconds=trained - started,
         val_seconds=finished - trained,
         images=images,
+        parameters=_parameters(session.model),
         peak_memory_mb=_peak_memory_mb(session.device),
         done=epoch == experiment.training.epochs or _out_of_patience(scores, experiment.training.patience),
     )
     return row, evaluation
 
 
+def _scored(trial: Trial, epoch: int, taxonomy: Taxonomy, evaluation: Evaluation) -> dict[str, Any]:
+    """The fields of a row that come from its evaluation."""
+    return {
+        "trial": trial.id,
+        "epoch": epoch,
+        "score": _score(trial.experiment, evaluation),
+        "val_loss": evaluation.loss,
+        "iou": _iou_by_name(evaluation, taxonomy),
+    }
+
+
+def _row_without_training(trial: Trial, taxonomy: Taxonomy, evaluation: Evaluation, **fields: Any) -> EpochRow:
+    return EpochRow(
+        **_scored(trial, 0, taxonomy, evaluation),
+        train_loss=None,
+        terms={},
+        train_score=None,
+        lr={},
+        train_seconds=0.0,
+        images=0,
+        **fields,
+    )
+
+
+def save_epoch_zero(session: Session, run: RunFolder) -> EpochRow:
+    """Score the weights that a training starts from, and keep them as the best so far."""
+    started = time.perf_counter()
+    evaluation = _evaluate(session, session.val_frames, session.loss)
+    row = _row_without_training(
+        session.trial,
+        session.taxonomy,
+        evaluation,
+        val_seconds=time.perf_counter() - started,
+        parameters=_parameters(session.model),
+        peak_memory_mb=_peak_memory_mb(session.device),
+        done=False,
+    )
+    save(session, run, [row], evaluation)
+    return row
+
+
+def score_start(trial: Trial, run: RunFolder, device: torch.device) -> EpochRow:
+    """The one row of a trial of 0 epochs: the starting weights, or the ensemble of several, scored with its views."""
+    experiment = trial.experiment
+    set_determinism(experiment.training.deterministic)
+    taxonomy = build_taxonomy(experiment.taxonomy)
+    model = _starting_model(trial, run, taxonomy).to(device)
+    looks = views(experiment, experiment.evaluation.tta)
+    names = np.ones(len(taxonomy.names))
+    loss = build_loss(experiment.loss, names, taxonomy.names).to(device)
+    started = time.perf_counter()
+    frames = open_eval_frames(experiment, selection_split(experiment))
+    evaluation = evaluate(model, frames, experiment, taxonomy, device, loss=loss, looks=looks)
+    row = _row_without_training(
+        trial,
+        taxonomy,
+        evaluation,
+        val_seconds=time.perf_counter() - started,
+        parameters=_parameters(model),
+        peak_memory_mb=_peak_memory_mb(device),
+        done=True,
+    )
+    if len(experiment.start) == 1:
+        _save_best(trial, run, row, model)
+    _save_matrices(run.confusion, evaluation)
+    if experiment.evaluation.score_test:
+        test = open_eval_frames(experiment, "test")
+        _save_matrices(run.test_confusion, evaluate(model, test, experiment, taxonomy, device, looks=looks))
+    return row
+
+
+def _starting_model(trial: Trial, run: RunFolder, taxonomy: Taxonomy) -> nn.Module:
+    experiment = trial.experiment
+    if len(experiment.start) > 1:
+        members = [RunFolder(start_path(start, trial, run).parent) for start in experiment.start]
+        return Ensemble([open_run(member, torch.device("cpu")).model for member in members])
+    seed_torch(trial.seed, INITIALISATION)
+    model = build_model(experiment.model.model_copy(update={"weights": "none"}), len(taxonomy.names))
+    if not load_start(model, trial, run):
+        raise StudyError(
+            f"start {experiment.start[0]}: its head has other classes, and with training.epochs 0 nothing would train "
+            "a new one; use the taxonomy of that run"
+        )
+    return model
+
+
 def train_steps(session: Session, epoch: int) -> tuple[float, dict[str, float], int]:
     """All optimiser steps of an epoch: mean loss over images, mean of each term, images seen."""
     config = session.experiment.training
     session.model.train()
-    batches = train_batches(
-        session.train_frames,
-        session.taxonomy,
-        session.experiment.augmentation,
-        session.experiment.data.input_size,
-        batch_size=config.batch_size,
-        drop_last=config.drop_last,
-        workers=config.workers,
-        seed=session.trial.seed,
-        epoch=epoch,
-    )
+    if config.batchnorm == "frozen":
+        freeze_batchnorm(session.model)
     sizes, values, names = [], [], []
-    for group in _groups(batches, config.accumulation):
+    for group in _groups(session.batches(epoch), config.accumulation):
         in_group = sum(len(images) for images, _ in group)
         for images, truth in group:
             loss, terms = _forward(session, images, truth)
@@ -236,11 +280,30 @@ def save(session: Session, run: RunFolder, rows: list[EpochRow], evaluation: Eva
     """
     row = rows[-1]
     if row.score > max((r.score for r in rows[:-1]), default=-1.0):
-        about = {"trial": row.trial, "epoch": row.epoch, "score": row.score}
-        save_weights(run.best, session.model, about | {"experiment": canonical_json(session.experiment)})
-        write_bytes(run.confusion, _npz(names=np.array(evaluation.names), matrices=evaluation.matrices))
+        _save_best(session.trial, run, row, session.model)
+        _save_matrices(run.confusion, evaluation)
+    if row.done and session.experiment.evaluation.score_test:
+        _save_test_matrices(session, run)
     header = {"rows": [r.model_dump() for r in rows], "scaler": session.scaler.state_dict()}
     save_state(run.last, session.model, session.optimiser, header)
+
+
+def _save_best(trial: Trial, run: RunFolder, row: EpochRow, model: nn.Module) -> None:
+    about = {"trial": row.trial, "epoch": row.epoch, "score": row.score}
+    save_weights(run.best, model, about | {"experiment": canonical_json(trial.experiment)})
+
+
+def _save_matrices(path: Path, evaluation: Evaluation) -> None:
+    write_bytes(path, _npz(names=np.array(evaluation.names), matrices=evaluation.matrices))
+
+
+def _save_test_matrices(session: Session, run: RunFolder) -> None:
+    """Score the test frames once, with the best weights; the training's own weights stay as they are."""
+    best = open_run(run, session.device)
+    frames = open_eval_frames(session.experiment, "test")
+    looks = views(session.experiment, session.experiment.evaluation.tta)
+    evaluation = evaluate(best.model, frames, session.experiment, best.taxonomy, session.device, looks=looks)
+    _save_matrices(run.test_confusion, evaluation)
 
 
 def _npz(**arrays: np.ndarray) -> bytes:
@@ -254,17 +317,23 @@ def _evaluate(session: Session, frames: EvalFrames, loss: nn.Module | None = Non
 
 
 def _training_score(session: Session) -> float:
-    return _score(_evaluate(session, open_eval_frames(session.experiment, "train")))
+    return _score(session.experiment, _evaluate(session, open_eval_frames(session.experiment, "train")))
 
 
-def _score(evaluation: Evaluation) -> float:
+def _score(experiment: Experiment, evaluation: Evaluation) -> float:
+    """The study's number: dataset mIoU, unless a team's rule is asked for (protocol.score)."""
     counts = dataset_counts(evaluation.matrices)
     if not counts.truth.any():
         raise DataError(
             f"the masks of the {len(evaluation.names)} frames from {evaluation.names[0]} hold no pixel of a class, so "
             "there is nothing to score; ignore fewer classes or give other frames"
         )
-    return float(miou(counts))
+    names = build_taxonomy(experiment.taxonomy).names
+    return float(CONVENTIONS[experiment.protocol.score](evaluation.matrices, names))
+
+
+def _parameters(model: nn.Module) -> int:
+    return sum(p.numel() for p in model.parameters())
 
 
 def _iou_by_name(evaluation: Evaluation, taxonomy: Taxonomy) -> dict[str, float | None]:

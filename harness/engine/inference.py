@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
 from contextlib import nullcontext
 from typing import NamedTuple
 
@@ -11,6 +13,7 @@ from torch.nn import functional as F
 
 from harness.config import Experiment
 from harness.config.training import TestTimeAugmentation
+from harness.data import Taxonomy
 from harness.models import size_multiple
 
 _IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -50,14 +53,18 @@ def resize_logits(logits: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def views(experiment: Experiment, tta: TestTimeAugmentation) -> tuple[View, ...]:
-    """The views of test-time augmentation, each side rounded to the nearest size that the model takes."""
+    """The views of test-time augmentation, each side rounded to a size that the model takes."""
     multiple = size_multiple(experiment.model)
-    sizes = [_scaled(experiment.data.input_size, scale, multiple) for scale in tta.scales]
+    rounded = math.floor if tta.rounding == "floor" else round
+    sizes = [_scaled(experiment.data.input_size, scale, multiple, rounded) for scale in tta.scales]
     return tuple(View(*size, mirrored) for size in sizes for mirrored in ((False, True) if tta.flip else (False,)))
 
 
-def _scaled(size: tuple[int, int], scale: float, multiple: int) -> tuple[int, int]:
-    height, width = (max(1, round(side * scale / multiple)) * multiple for side in size)
+def _scaled(
+    size: tuple[int, int], scale: float, multiple: int, rounded: Callable[[float], int]
+) -> tuple[int, int]:
+    # 1.4 x 350 is 489.99999999999994 and means 490
+    height, width = (max(1, rounded(side * scale / multiple + 1e-9)) * multiple for side in size)
     return height, width
 
 
@@ -89,3 +96,14 @@ def _logits_of_view(model: nn.Module, pixels: Tensor, look: View, size: tuple[in
     with autocast(precision, pixels.device):
         logits = model(seen.flip(-1) if look.mirrored else seen)
     return resize_logits(logits.flip(-1) if look.mirrored else logits, size)
+
+
+def predicted_classes(logits: Tensor, experiment: Experiment, taxonomy: Taxonomy) -> Tensor:
+    """The class of the highest logit, int64 (N H W); never one that `evaluation.suppress` names.
+
+    Suppressed here, after the last resize: -inf times an interpolation weight of 0 is nan (CodeCrunch C-T7).
+    """
+    suppressed = [taxonomy.names.index(name) for name in experiment.evaluation.suppress]
+    if suppressed:
+        logits = logits.index_fill(1, torch.tensor(suppressed, device=logits.device), -torch.inf)
+    return logits.argmax(1)

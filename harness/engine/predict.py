@@ -10,7 +10,8 @@ import numpy as np
 import torch
 
 from harness.data import Frame, Taxonomy, read_image, read_mask
-from harness.engine.inference import View, class_logits
+from harness.engine.evaluate import evaluating
+from harness.engine.inference import View, class_logits, predicted_classes
 from harness.engine.trained import Trained
 from harness.store import write_bytes
 
@@ -25,8 +26,9 @@ def predict_classes(trained: Trained, image: np.ndarray, looks: tuple[View, ...]
     seen = cv2.resize(image, (width, height), interpolation=cv2.INTER_LINEAR)
     device = next(trained.model.parameters()).device
     images = torch.from_numpy(seen).permute(2, 0, 1)[None].to(device)
-    logits = class_logits(trained.model, images, image.shape[:2], trained.experiment, looks)
-    return logits.argmax(1)[0].to(torch.uint8).cpu().numpy()
+    with evaluating(trained.model, trained.experiment.evaluation.batchnorm):
+        logits = class_logits(trained.model, images, image.shape[:2], trained.experiment, looks)
+    return predicted_classes(logits, trained.experiment, trained.taxonomy)[0].to(torch.uint8).cpu().numpy()
 
 
 def write_predictions(

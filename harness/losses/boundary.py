@@ -1,4 +1,4 @@
-"""Where class boundaries lie: the map by which the boundary term lifts the weight of pixels (Ignitia, phase 6)."""
+"""Where class boundaries lie: the map by which the boundary term lifts pixels (Ignitia, phase 6)."""
 
 from __future__ import annotations
 

@@ -18,6 +18,7 @@ from harness.config import (
     Space,
     apply_overrides,
     check_space,
+    did_you_mean,
     is_active,
     policy_steps,
     to_overrides,
@@ -88,6 +89,9 @@ def check_experiment(experiment: Experiment) -> None:
     """
     names = build_taxonomy(experiment.taxonomy).names
     build_loss(experiment.loss, np.ones(len(names)), names)
+    for name in experiment.evaluation.suppress:
+        if name not in names:
+            raise ConfigError(f"evaluation.suppress: there is no class '{name}'{did_you_mean(name, names)}")
     build_augmentation(policy_steps(experiment.augmentation), experiment.data.input_size)
     check_input_size(experiment.model, experiment.data.input_size)
     root = dataset_root(experiment.data)

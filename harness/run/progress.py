@@ -61,7 +61,8 @@ class Progress:
 
     def _headline(self) -> str:
         counts = {name: sum(row.outcome == name for row in self.ended_rows) for name in _STYLE}
-        best = max((row.score for row in self.ended_rows if row.score is not None), default=None)
+        scores = [row.score for row in self.ended_rows if row.score is not None and row.outcome != "failed"]
+        best = max(scores, default=None)
         return (
             f"{len(self.ended_rows)}/{self.planned} trials: {counts['complete']} complete, {counts['stopped']} "
             f"stopped early, {counts['failed']} failed · best {'–' if best is None else f'{best:.4f}'} · "

@@ -89,7 +89,11 @@ def _connect(resources: Resources) -> None:
             warnings.simplefilter("ignore")
             ray.init(
                 # without "local", Ray would join a cluster that somebody else started on this machine
-                address=resources.address or "local", log_to_driver=False, logging_level=logging.ERROR, **quiet, **size
+                address=resources.address or "local",
+                log_to_driver=False,
+                logging_level=logging.ERROR,
+                **quiet,
+                **size,
             )
     except ConnectionError as error:
         raise StudyError(
@@ -157,7 +161,7 @@ class StudySearcher(Searcher):
             return None
         trial = self.study.next_trial()
         if trial is None:
-            return Searcher.FINISHED
+            return None if self.study.waits() else Searcher.FINISHED
         self.live[trial_id] = trial.id
         return {
             "experiment": canonical_json(trial.experiment),

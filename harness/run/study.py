@@ -16,7 +16,10 @@ class Study(Protocol):
     folder: StudyFolder
 
     def next_trial(self) -> Trial | None:
-        """The next trial to run; None where no more are wanted."""
+        """The next trial to run; None where there is none now."""
+
+    def waits(self) -> bool:
+        """Whether there will be trials once others have ended."""
 
     def on_epoch(self, row: EpochRow) -> bool:
         """Take an epoch's row; True if the trial goes on."""
@@ -49,6 +52,9 @@ class Displayed:
         if trial is not None:
             self.display.started(trial)
         return trial
+
+    def waits(self) -> bool:
+        return self.study.waits()
 
     def on_epoch(self, row: EpochRow) -> bool:
         goes_on = self.study.on_epoch(row)

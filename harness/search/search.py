@@ -40,6 +40,10 @@ class Search:
             self._prepare(*self.proposals.ask())
         return None
 
+    def waits(self) -> bool:
+        """Whether there will be trials once others have ended: never, a proposal needs no other."""
+        return False
+
     def on_epoch(self, row: EpochRow) -> bool:
         """Record an epoch; True if the trial goes on."""
         running = self.running[row.trial]

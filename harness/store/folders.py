@@ -38,6 +38,11 @@ class RunFolder:
         """Per-image validation confusion matrices of the best epoch, int64 (N C C+1)."""
         return self.path / "confusion.npz"
 
+    @property
+    def test_confusion(self) -> Path:
+        """Per-image test confusion matrices of the best weights, where they were asked for."""
+        return self.path / "confusion-test.npz"
+
     def create(self, trial: Trial) -> None:
         """Make the folder and write the Experiment; a folder that is there stays as it is."""
         self.path.mkdir(parents=True, exist_ok=True)

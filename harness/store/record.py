@@ -22,7 +22,7 @@ class Record:
     def add_epoch(self, row: EpochRow) -> bool:
         """Write a row; False, and nothing written, where that epoch of the trial is known (a resumed run)."""
         known = self.epochs.setdefault(row.trial, [])
-        if row.epoch <= len(known):
+        if known and row.epoch <= known[-1].epoch:
             return False
         self.folder.epochs.append(row)
         known.append(row)
@@ -49,7 +49,7 @@ class Record:
             picked=picked,
             score=best.score if best else None,
             best_epoch=best.epoch if best else None,
-            epochs=len(rows),
+            epochs=sum(r.epoch > 0 for r in rows),
             seconds=sum(r.train_seconds + r.val_seconds for r in rows),
             error=error,
         )

@@ -13,9 +13,9 @@ class EpochRow(Section):
     """One epoch of one trial."""
 
     trial: str = Field(description="trial id")
-    epoch: int = Field(ge=1, description="from 1")
-    score: float = Field(description="validation mIoU over the classes in the truth, 0-1")
-    train_loss: float = Field(description="mean over the epoch's images")
+    epoch: int = Field(ge=0, description="from 1; 0: the weights that the training started from")
+    score: float = Field(description="validation mIoU over the classes in the truth, 0-1, or what protocol.score asks for")
+    train_loss: float | None = Field(description="mean over the epoch's images; none: epoch 0")
     val_loss: float = Field(description="mean over the validation images, at the raster of the score")
     terms: dict[str, float] = Field(description="unweighted training loss of each active term")
     iou: dict[str, float | None] = Field(description="validation IoU per class; none: not in the truth")
@@ -24,6 +24,7 @@ class EpochRow(Section):
     train_seconds: float = Field(description="training, seconds")
     val_seconds: float = Field(description="validation, seconds")
     images: int = Field(description="training images seen in the epoch")
+    parameters: int = Field(0, description="of the whole model, trained or not")
     peak_memory_mb: float | None = Field(description="peak allocated GPU memory, MB; none: no GPU")
     done: bool = Field(description="no epoch follows: all run, or the trial's own patience is over")
 

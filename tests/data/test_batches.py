@@ -5,10 +5,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
-from harness.config import IGNORE
-from harness.config.augmentation import NamedPolicy, RandomCrop, StepList
+from harness.config import IGNORE, POLICIES
+from harness.config.augmentation import CutMix, Fourier, Grey, NamedPolicy, RandomCrop, ShiftScaleRotate, StepList
 from harness.config.data import NamedTaxonomy
+from harness.config.training import ProtocolConfig
 from harness.data.batches import eval_batches, train_batches
 from harness.data.cache import FrameArrays, open_frames
 from harness.data.taxonomy import UNMAPPED, build_taxonomy
@@ -18,6 +20,8 @@ TAXONOMY = build_taxonomy(NamedTaxonomy(name="falcon10"))
 SIZE = (48, 80)
 NONE = NamedPolicy(policy="none")
 STRONG = NamedPolicy(policy="ignitia_phase3")
+CUTMIX, FOURIER = CutMix(probability=1.0), Fourier(beta=0.1, probability=1.0)
+BILINEAR, BORDER = ProtocolConfig(bilinear_masks=True), ProtocolConfig(border_class=True)
 
 
 @pytest.fixture
@@ -25,9 +29,25 @@ def frames(frames_root) -> FrameArrays:
     return open_frames(frames_root, "train", SIZE)
 
 
+@pytest.fixture
+def native(frames_root) -> FrameArrays:
+    return open_frames(frames_root, "train", None)
+
+
+@pytest.fixture
+def style(frames_root, add_frame) -> FrameArrays:
+    for name in "xyz":
+        add_frame(frames_root, "test", name, 40, 56)
+    return open_frames(frames_root, "test", SIZE, masks=False)
+
+
 def epoch_of(frames, augmentation=STRONG, **changed):
     options = {"batch_size": 2, "drop_last": False, "workers": 0, "seed": 7, "epoch": 3} | changed
     return list(train_batches(frames, TAXONOMY, augmentation, SIZE, **options))
+
+
+def steps(*listed) -> StepList:
+    return StepList(steps=listed)
 
 
 def same(first, second) -> bool:
@@ -89,8 +109,9 @@ def test_epochs_differ_in_order_and_in_changes(frames):
     assert not images_of(epoch_of(frames, epoch=0)) & images_of(epoch_of(frames, epoch=1)) - unchanged
 
 
-def test_worker_processes_make_the_same_batches_bit_for_bit(frames):
-    assert same(epoch_of(frames, workers=2), epoch_of(frames, workers=0))
+def test_worker_processes_make_the_same_batches_bit_for_bit(frames, style):
+    everything = steps(*POLICIES["ignitia_phase3"], CUTMIX, FOURIER)
+    assert same(epoch_of(frames, everything, style=style, workers=2), epoch_of(frames, everything, style=style))
     read = list(eval_batches(frames, TAXONOMY, batch_size=2, workers=1))
     assert same(read, list(eval_batches(frames, TAXONOMY, batch_size=2, workers=0)))
 
@@ -167,3 +188,84 @@ def test_images_are_in_channels_last_memory_and_may_be_written(frames):
     images, _ = epoch_of(frames, NONE)[0]
     assert images.is_contiguous(memory_format=torch.channels_last)
     images += 1
+
+
+def test_cutmix_takes_each_pixel_and_its_truth_from_one_place_of_another_frame_of_the_batch(frames):
+    plain, mixed = epoch_of(frames), epoch_of(frames, steps(*POLICIES["ignitia_phase3"], CUTMIX))
+    changed = 0
+    for (images, truth), (mixed_images, mixed_truth) in zip(plain, mixed, strict=True):
+        pixels = torch.cat([images, truth[:, None]], 1)
+        for own, found in zip(pixels, torch.cat([mixed_images, mixed_truth[:, None]], 1), strict=True):
+            own_place = (found == own).all(0)
+            assert (own_place | (found[None] == pixels).all(1).any(0)).all()
+            changed += int(not own_place.all())
+    assert changed >= 3
+    # five frames in twos: the last batch is one frame
+    assert same(mixed[-1:], plain[-1:])
+
+
+def test_cutmix_comes_last_and_fourier_first_wherever_they_stand(frames, style):
+    strong = POLICIES["ignitia_phase3"]
+    assert same(epoch_of(frames, steps(CUTMIX, *strong)), epoch_of(frames, steps(*strong, CUTMIX)))
+    # coloured again if the style came after the grey
+    for images, _ in epoch_of(frames, steps(Grey(probability=1.0), FOURIER), style=style):
+        assert (images[:, :1] == images).all()
+
+
+def test_mixing_is_a_function_of_seed_and_epoch(frames, style):
+    mixing = steps(CUTMIX, FOURIER)
+    first = epoch_of(frames, mixing, style=style)
+    assert same(epoch_of(frames, mixing, style=style), first)
+    for other in ({"seed": 8}, {"epoch": 4}):
+        assert not images_of(epoch_of(frames, mixing, style=style, **other)) & images_of(first)
+
+
+def test_a_frame_takes_the_same_style_whatever_the_batch_size_and_keeps_its_truth(frames, style):
+    styled = epoch_of(frames, steps(FOURIER), style=style)
+    assert images_of(styled) == images_of(epoch_of(frames, steps(FOURIER), style=style, batch_size=5))
+    plain = epoch_of(frames, NONE)
+    assert not images_of(styled) & images_of(plain)
+    assert all(torch.equal(a, b) for (_, a), (_, b) in zip(styled, plain, strict=True))
+
+
+def test_a_fourier_step_without_style_images_is_refused(frames):
+    with pytest.raises(DataError, match="fourier step, and no style images.*open the test split with masks=False"):
+        epoch_of(frames, steps(FOURIER))
+
+
+def test_bilinear_masks_are_the_native_classes_resized_by_pil(frames, native):
+    expected = [
+        np.array(Image.fromarray(TAXONOMY.to_classes(m, "x")).resize(SIZE[::-1], Image.Resampling.BILINEAR))
+        for m in native.masks
+    ]
+    scored = eval_batches(frames, TAXONOMY, batch_size=5, workers=0, truth=native, bilinear=True)
+    images, truth = next(iter(scored))
+    assert np.array_equal(truth.numpy(), expected) and truth.dtype == torch.int64
+    assert np.array_equal(images.permute(0, 2, 3, 1).numpy(), frames.images)
+    trained = epoch_of(frames, NONE, protocol=BILINEAR, truth=native, batch_size=5)
+    order = [int(np.flatnonzero((images == image).all((1, 2, 3)))[0]) for image in trained[0][0]]
+    assert np.array_equal(trained[0][1].numpy(), np.stack(expected)[order])
+    assert not np.array_equal(trained[0][1], epoch_of(frames, NONE, batch_size=5)[0][1])
+
+
+def test_bilinear_masks_need_native_masks_of_the_same_frames(frames, frames_root):
+    with pytest.raises(DataError, match="come from native ones; open the same frames with size=None"):
+        epoch_of(frames, protocol=BILINEAR)
+    with pytest.raises(DataError, match="come from native ones"):
+        eval_batches(frames, TAXONOMY, batch_size=2, workers=0, bilinear=True)
+    with pytest.raises(DataError, match="truth of 2 frames for 5 images"):
+        epoch_of(frames, protocol=BILINEAR, truth=open_frames(frames_root, "val", None))
+
+
+def test_bilinear_masks_and_a_crop_of_native_frames_exclude_each_other(native):
+    with pytest.raises(ConfigError, match="protocol.bilinear_masks .* a policy without random_resized_crop"):
+        epoch_of(native, NamedPolicy(policy="codecrunch_moderate"), protocol=BILINEAR, truth=native)
+
+
+@pytest.mark.parametrize("step", [ShiftScaleRotate(degrees=45.0, probability=1.0), RandomCrop(height=60, width=90)])
+def test_the_border_class_is_0_where_the_uncovered_truth_was_ignored(frames, step):
+    for (images, truth), (same_images, filled) in zip(
+        epoch_of(frames, steps(step)), epoch_of(frames, steps(step), protocol=BORDER), strict=True
+    ):
+        assert torch.equal(images, same_images) and (truth == IGNORE).any()
+        assert torch.equal(filled, truth.where(truth != IGNORE, 0))

@@ -29,6 +29,8 @@ from harness.store import EpochRow, RunFolder
 loop = importlib.import_module("harness.engine.fit")
 
 CPU = torch.device("cpu")
+#: for sessions that start from no run
+NOWHERE = RunFolder(Path("nowhere"))
 Train = Callable[..., list[EpochRow]]
 Build = Callable[..., Experiment]
 
@@ -93,7 +95,7 @@ def _custom_taxonomy(**ids: int) -> dict[str, Any]:
 
 def _give_scores(monkeypatch: pytest.MonkeyPatch, *scores: float) -> None:
     left = iter(scores)
-    monkeypatch.setattr(loop, "_score", lambda _evaluation: next(left))
+    monkeypatch.setattr(loop, "_score", lambda *_: next(left))
 
 
 def test_rows_are_numbered_from_1_and_the_last_is_done(experiment: Build, train: Train, tmp_path: Path) -> None:
@@ -323,7 +325,7 @@ def test_a_groups_gradient_is_that_of_all_its_images_at_once(
     # without BatchNorm and ignored pixels, a group is the same as one large batch
     model = {"model.backbone": "test_vit", "model.stride": None, "model.trainable_blocks": "all"}
     whole = experiment(model | {"training.accumulation": accumulation, "optimiser": {"kind": "sgd", "lr": 0.1}})
-    session = loop.open_session(Trial(whole, 0), CPU)
+    session = loop.open_session(Trial(whole, 0), NOWHERE, CPU)
     batches = train_batches(
         open_train_frames(whole),
         session.taxonomy,
@@ -358,7 +360,7 @@ def test_a_groups_gradient_is_that_of_all_its_images_at_once(
 @pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
 def test_a_step_moves_the_weights_by_the_clipped_gradient(experiment: Build, precision: str) -> None:
     sgd = {"kind": "sgd", "lr": 1.0, "momentum": 0.0, "weight_decay": 0.0, "clip_norm": 0.01}
-    session = loop.open_session(Trial(experiment({"optimiser": sgd, "training.precision": precision}), 0), CPU)
+    session = loop.open_session(Trial(experiment({"optimiser": sgd, "training.precision": precision}), 0), NOWHERE, CPU)
     before = [parameter.detach().clone() for parameter in session.model.parameters()]
     images = torch.randint(0, 256, (2, 3, 32, 48), dtype=torch.uint8)
     # fp16 scales the loss by 2^16; the norm is that of the gradient without it
@@ -407,7 +409,7 @@ def test_a_loss_that_is_not_finite_names_epoch_batch_and_terms(
     experiment: Build, train: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # three batches an epoch: the fifth is the second of epoch 2
-    monkeypatch.setattr(loop, "build_loss", lambda *_: _Breaks(5, training=True))
+    monkeypatch.setattr("harness.engine.session.build_loss", lambda *_: _Breaks(5, training=True))
     trial = Trial(experiment(), 0).id
 
     with pytest.raises(
@@ -423,7 +425,7 @@ def test_a_loss_that_is_not_finite_names_epoch_batch_and_terms(
 def test_a_validation_loss_that_is_not_finite_is_named_as_such(
     experiment: Build, train: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(loop, "build_loss", lambda *_: _Breaks(2, training=False))
+    monkeypatch.setattr("harness.engine.session.build_loss", lambda *_: _Breaks(2, training=False))
 
     with pytest.raises(NonFiniteLoss, match="the loss is not finite at epoch 1, validation: total nan; learning rates"):
         train(experiment(), tmp_path)
@@ -464,7 +466,7 @@ def test_half_precision_trains_float32_weights_to_finite_values(
 
 
 def test_a_step_whose_scaled_gradient_overflows_is_left_out(experiment: Build) -> None:
-    session = loop.open_session(Trial(experiment({"training.precision": "fp16"}), 0), CPU)
+    session = loop.open_session(Trial(experiment({"training.precision": "fp16"}), 0), NOWHERE, CPU)
     before = {name: tensor.clone() for name, tensor in session.model.named_parameters()}
     for parameter in session.model.parameters():
         parameter.grad = torch.full_like(parameter, float("inf"))
@@ -512,7 +514,7 @@ def test_a_frozen_encoder_keeps_its_weights_and_its_batchnorm_statistics(
     experiment: Build, train: Train, tmp_path: Path
 ) -> None:
     whole = experiment({"model.trainable_blocks": 0})
-    before = loop.open_session(Trial(whole, 0), CPU).model.encoder.state_dict()
+    before = loop.open_session(Trial(whole, 0), NOWHERE, CPU).model.encoder.state_dict()
     assert any("running_mean" in name for name in before)
 
     rows = train(whole, tmp_path)
@@ -528,7 +530,7 @@ def test_an_encoder_frozen_for_two_epochs_starts_to_move_in_the_third(
 ) -> None:
     schedule = {"kind": "constant", "freeze_encoder_epochs": 2}
     whole = experiment({"training.epochs": 3, "schedule": schedule, "optimiser.weight_decay": 0.1})
-    before = loop.open_session(Trial(whole, 0), CPU).model.encoder.state_dict()
+    before = loop.open_session(Trial(whole, 0), NOWHERE, CPU).model.encoder.state_dict()
     start = {f"model.encoder.{name}": tensor.numpy().tobytes() for name, tensor in before.items()}
 
     rows, encoders, heads = [], [], []

@@ -16,7 +16,7 @@ each_shape = pytest.mark.parametrize("shape", SHAPES, ids=str)
 
 
 def by_scipy(labels: np.ndarray, sigma: float) -> np.ndarray:
-    """The map of one image (H W), class by class as the script builds it; ignored pixels pass for the class."""
+    """The map of one image (H W), class by class as the script builds it; ignored pixels join each mask."""
     ignored = labels == IGNORE
     total = np.zeros(labels.shape)
     for c in np.setdiff1d(labels, IGNORE):
@@ -29,13 +29,14 @@ def by_scipy(labels: np.ndarray, sigma: float) -> np.ndarray:
 
 def patches(shape: tuple[int, int], seed: int, ignored: float = 0.0) -> np.ndarray:
     """Labels 0 to 3 in patches of about 4 pixels, a share of the pixels ignored, in patches too."""
-    generator = np.random.default_rng(seed)
     height, width = shape
-    blocks = generator.choice([0, 1, 2, 3, IGNORE], (height // 4 + 1, width // 4 + 1), p=[(1 - ignored) / 4] * 4 + [ignored])
+    shares = [(1 - ignored) / 4] * 4 + [ignored]
+    grid = height // 4 + 1, width // 4 + 1
+    blocks = np.random.default_rng(seed).choice([0, 1, 2, 3, IGNORE], grid, p=shares)
     return np.kron(blocks, np.ones((4, 4), dtype=np.int64))[:height, :width]
 
 
-def mapped(images: list[np.ndarray], sigma: float, dtype: torch.dtype = torch.float32, device: str = "cpu") -> np.ndarray:
+def mapped(images: list[np.ndarray], sigma: float, dtype=torch.float32, device: str = "cpu") -> np.ndarray:
     return boundary_map(torch.tensor(np.stack(images), device=device), sigma, dtype).cpu().numpy()
 
 

@@ -223,7 +223,7 @@ def test_ohem_equals_cross_entropy_of_the_pixels_that_a_plain_sort_keeps(shape, 
 
 
 def test_ohem_keeps_the_share_even_where_most_pixels_have_a_loss_of_exactly_0():
-    """Ten pixels, two of them uncertain, and three kept: the third adds nothing to the sum and 1 to its divisor."""
+    """Ten pixels, two of them uncertain, three kept: the third adds nothing to the sum and 1 below it."""
     logits = torch.zeros(1, 2, 2, 5)
     logits[0, 0] = 200.0
     logits[0, :, 1, 3] = torch.tensor([2.0, 0.0])

@@ -1,0 +1,104 @@
+"""Starting, resuming and extending studies in their folders."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from harness.config import Experiment, ReplicateSettings, SearchSettings, read_section
+from harness.errors import StudyError
+from harness.run import Resources, run_replicates, run_search
+from harness.store import StudyFolder
+
+HERE = Resources("inprocess")
+
+
+@pytest.fixture
+def study(results) -> StudyFolder:
+    return StudyFolder(results / "hunt")
+
+
+def test_a_search_leaves_a_folder_from_which_everything_can_be_learnt(study, tiny_space, console):
+    space = tiny_space(trials=2)
+    run_search(study, space, HERE, console, seed=4)
+    names = {path.name for path in study.path.iterdir()}
+    assert names == {"study.yaml", "provenance.json", "best.yaml", "optuna.db", "trials.jsonl", "epochs.jsonl", "runs"}
+    settings = read_section(SearchSettings, study.settings)
+    assert (settings.space, settings.seed) == (space, 4)
+    provenance = json.loads(study.provenance.read_text())
+    assert provenance["dataset"] == settings.dataset
+    assert provenance["resources"]["executor"] == "inprocess"
+    rows = study.trials.read()
+    assert {path.name for path in (study.path / "runs").iterdir()} == {row.trial for row in rows}
+    assert all(study.run(row.trial).best.exists() for row in rows if row.outcome != "failed")
+
+
+def test_what_is_printed_first_is_the_folder_and_the_weights(study, tiny_space, console):
+    run_search(study, tiny_space(trials=1), HERE, console, seed=0)
+    first, second, *_ = console.file.getvalue().splitlines()
+    assert first == f"hunt → {study.path}"
+    assert "random weights" in second and "mobilenetv3_small_050" in second
+
+
+def test_a_study_that_exists_is_refused_without_resume_and_left_alone(study, tiny_space, console):
+    run_search(study, tiny_space(trials=1), HERE, console, seed=0)
+    before = {path: path.read_bytes() for path in study.path.rglob("*") if path.is_file()}
+    with pytest.raises(StudyError, match="study 'hunt' already exists at .*; go on with it by --resume, or give"):
+        run_search(study, tiny_space(trials=1), HERE, console, seed=0)
+    assert {path: path.read_bytes() for path in study.path.rglob("*") if path.is_file()} == before
+
+
+def test_resuming_a_study_that_does_not_exist_is_refused(study, tiny_space, console):
+    with pytest.raises(StudyError, match="--resume: there is no study at .*; leave --resume out to start it"):
+        run_search(study, tiny_space(), HERE, console, seed=0, resume=True)
+    assert not study.path.exists()
+
+
+def test_resuming_with_other_settings_is_refused_with_each_difference(study, tiny, tiny_space, console):
+    run_search(study, tiny_space(trials=1), HERE, console, seed=0)
+    before = study.settings.read_text()
+    with pytest.raises(StudyError, match="cannot go on with other settings: .*seed: 0 -> 1"):
+        run_search(study, tiny_space(trials=1), HERE, console, seed=1, resume=True)
+    longer = tiny_space(trials=1, experiment=tiny(training__epochs=4))
+    with pytest.raises(StudyError, match="space.experiment.training.epochs: 3 -> 4"):
+        run_search(study, longer, HERE, console, seed=0, resume=True)
+    assert study.settings.read_text() == before
+
+
+def test_a_finished_search_is_extended_by_asking_for_more_trials(study, tiny_space, console):
+    run_search(study, tiny_space(trials=2), HERE, console, seed=0)
+    before = study.trials.read()
+    run_search(study, tiny_space(trials=3), HERE, console, seed=0, resume=True)
+    assert study.trials.read()[:2] == before
+    assert [row.number for row in study.trials.read()] == [0, 1, 2]
+    assert read_section(SearchSettings, study.settings).space.search.trials == 3
+
+
+def test_a_time_budget_of_nothing_starts_no_trial_and_the_study_can_go_on(study, tiny_space, console):
+    search = run_search(study, tiny_space(trials=1), HERE, console, seed=0, time_budget=0.0)
+    assert search.out_of_time() and study.trials.read() == []
+    run_search(study, tiny_space(trials=1), HERE, console, seed=0, resume=True)
+    assert len(study.trials.read()) == 1
+
+
+def test_replicates_leave_their_settings_and_resume_with_more_seeds(study, tiny, console):
+    experiment = tiny(training__epochs=1)
+    run_replicates(study, experiment, range(1), HERE, console)
+    assert read_section(ReplicateSettings, study.settings).arms == {"hunt": experiment}
+    first = study.trials.read()
+    run_replicates(study, experiment, range(2), HERE, console, resume=True)
+    assert study.trials.read()[:1] == first
+    assert [row.seed for row in study.trials.read()] == [0, 1]
+    assert [row.picked for row in study.trials.read()] == [{"arm": "hunt"}, {"arm": "hunt"}]
+    with pytest.raises(StudyError, match="arms.hunt.optimiser.lr: 0.001 -> 0.5"):
+        run_replicates(study, tiny(training__epochs=1, optimiser__lr=0.5), range(2), HERE, console, resume=True)
+
+
+def test_best_yaml_trains_to_the_same_score_as_the_winner(study, results, tiny_space, console):
+    search = run_search(study, tiny_space(trials=2), HERE, console, seed=0)
+    winner = search.record.ranking()[0]
+    again = StudyFolder(results / "again")
+    run_replicates(again, read_section(Experiment, study.best), range(1), HERE, console)
+    assert again.trials.read()[0].score == winner.score
+    assert again.trials.read()[0].trial == winner.trial
