@@ -1,5 +1,6 @@
-"""Arms and their seed replicates: trials that are listed, not proposed."""
+"""Designs to arms, arms to seed replicates, and what their scores say."""
 
+from harness.ablate.designs import ResolvedArm, baseline_of, resolve_arms
 from harness.ablate.replicates import Replicates
 
-__all__ = ["Replicates"]
+__all__ = ["Replicates", "ResolvedArm", "baseline_of", "resolve_arms"]

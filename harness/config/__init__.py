@@ -6,12 +6,12 @@ from harness.config.experiment import Experiment, Trial, canonical_json, fingerp
 from harness.config.overrides import apply_overrides, parse_override
 from harness.config.policies import POLICIES, policy_steps
 from harness.config.space import Space, check_space, is_active, to_overrides
-from harness.config.study import ReplicateSettings, SearchSettings, differences
+from harness.config.study import AblationSettings, ReplicateSettings, SearchSettings, differences
 from harness.config.validate import did_you_mean, read_section, validate_section
 from harness.config.yaml_file import dump_yaml, load_yaml, parse_yaml
 
 __all__ = [
-    "IGNORE", "POLICIES", "Ablation", "Experiment", "ReplicateSettings", "SearchSettings", "Section", "Space", "Trial",
+    "IGNORE", "POLICIES", "Ablation", "AblationSettings", "Experiment", "ReplicateSettings", "SearchSettings", "Section", "Space", "Trial",
     "apply_overrides", "canonical_json", "check_space", "did_you_mean", "differences", "dump_yaml",
     "fingerprint", "is_active", "json_schema", "load_yaml", "parse_override", "parse_yaml", "policy_steps",
     "read_section", "to_overrides", "validate_section",

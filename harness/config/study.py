@@ -6,12 +6,13 @@ from typing import Any, Literal
 
 from pydantic import Field
 
+from harness.config.ablation import Ablation
 from harness.config.base import Section
 from harness.config.experiment import Experiment
 from harness.config.space import Space
 
 #: what may change when a study is resumed
-_MAY_CHANGE = ("space.search.trials",)
+_MAY_CHANGE = ("space.search.trials", "seeds")
 
 
 class SearchSettings(Section):
@@ -28,6 +29,16 @@ class ReplicateSettings(Section):
 
     kind: Literal["replicates"] = "replicates"
     arms: dict[str, Experiment] = Field(min_length=1, description="name to Experiment, weights settled")
+    dataset: str = Field(description="fingerprint of the frames")
+
+
+class AblationSettings(Section):
+    """An ablation at one of its scales."""
+
+    kind: Literal["ablation"] = "ablation"
+    ablation: Ablation = Field(description="arms or factors and the design, weights settled")
+    scale: str = Field(description="which of the ablation's scales")
+    seeds: int = Field(ge=1, description="replicates of every arm: seeds 0, 1, ...")
     dataset: str = Field(description="fingerprint of the frames")
 
 

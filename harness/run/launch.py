@@ -9,8 +9,10 @@ from dataclasses import asdict
 import torch
 from rich.console import Console
 
-from harness.ablate import Replicates
+from harness.ablate import Replicates, resolve_arms
 from harness.config import (
+    Ablation,
+    AblationSettings,
     Experiment,
     ReplicateSettings,
     SearchSettings,
@@ -28,6 +30,7 @@ from harness.run.preflight import (
     check_resources,
     decode_frames,
     decode_frames_of,
+    settle_ablation,
     settle_experiment,
     settle_space,
 )
@@ -107,6 +110,37 @@ def _connect(resources: Resources, console: Console) -> None:
 
         with console.status("starting Ray" if resources.address is None else f"joining Ray at {resources.address}"):
             connect(resources)
+
+
+def run_ablation(
+    folder: StudyFolder,
+    ablation: Ablation,
+    scale: str,
+    seeds: int | None,
+    resources: Resources,
+    console: Console,
+    *,
+    resume: bool = False,
+) -> Replicates:
+    """Train every arm of an ablation at a scale with the same seeds, in a study folder, new or resumed.
+
+    Raises:
+        HarnessError: bad input, before anything is written.
+    """
+    check_folder(folder, resume)
+    check_resources(resources)
+    ablation, notes = settle_ablation(ablation, scale)
+    arms = {name: arm.experiment for name, arm in resolve_arms(ablation, scale).items()}
+    replicates = seeds or ablation.scale[scale].seeds
+    first = next(iter(arms.values()))
+    settings = AblationSettings(ablation=ablation, scale=scale, seeds=replicates, dataset=_dataset(first))
+    _open_folder(folder, settings, resources, console, notes)
+    with console.status("decoding frames"):
+        for experiment in arms.values():
+            decode_frames_of(experiment)
+    study = Replicates(folder, arms, range(replicates))
+    execute(study, resources, console, len(arms) * replicates, max(e.training.epochs for e in arms.values()))
+    return study
 
 
 def execute(study: Study, resources: Resources, console: Console, planned: int, max_epochs: int) -> None:

@@ -13,7 +13,9 @@ from typing import Any
 import numpy as np
 import torch
 
+from harness.ablate import resolve_arms
 from harness.config import (
+    Ablation,
     Experiment,
     Space,
     apply_overrides,
@@ -139,6 +141,28 @@ def settle_space(space: Space) -> tuple[Space, list[str]]:
     have_all = all(model.weights != "none" for model, _ in settled)
     values = _replace_weights(json.loads(space.model_dump_json()), "pretrained" if have_all else "none")
     return validate_section(Space, values, "space"), _grouped(note for _, note in settled)
+
+
+def settle_ablation(ablation: Ablation, scale: str) -> tuple[Ablation, list[str]]:
+    """Check every arm at a scale and decide `pretrained_if_available`, one answer for all arms.
+
+    Raises:
+        HarnessError: an arm that cannot be trained, before any is.
+    """
+    experiments = [arm.experiment for arm in resolve_arms(ablation, scale).values()]
+    for experiment in experiments:
+        check_experiment(experiment)
+    settled = [settle_weights(model) for model in _distinct(e.model for e in experiments)]
+    have_all = all(model.weights != "none" for model, _ in settled)
+    values = _replace_weights(json.loads(ablation.model_dump_json()), "pretrained" if have_all else "none")
+    return validate_section(Ablation, values, "ablation"), [*_grouped(note for _, note in settled), *_warnings(experiments)]
+
+
+def _warnings(experiments: Iterable[Experiment]) -> list[str]:
+    """What a reader of the scores must know before they exist."""
+    if any(experiment.protocol.select_on_test for experiment in experiments):
+        return ["WARNING: some arms choose their best epoch on the test set; their scores are too high by that choice"]
+    return []
 
 
 def _grouped(notes: Iterable[str]) -> list[str]:

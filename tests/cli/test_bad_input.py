@@ -50,7 +50,7 @@ def rewritten(space: Path, old: str, new: str) -> Path:
         ("batch_size: 2", "batchsize: 2", "experiment.training.batchsize: unknown key; did you mean 'batch_size'?"),
         ("kind: linear", "kind: lineer", "experiment.model.head: kind 'lineer' does not exist; did you mean 'linear'?"),
         ("sampler: random", "sampler: randum", "search.sampler: 'randum' is not a choice; did you mean 'random'?"),
-        ("epochs: 2", "epochs: 0", "experiment.training.epochs: input should be greater than or equal to 1, not 0"),
+        ("batch_size: 2", "batch_size: 0", "training.batch_size: input should be greater than or equal to 1, not 0"),
         ("epochs: 2", "epochs: two", "experiment.training.epochs: input should be a valid integer, not 'two'"),
         ("low: 1e-4", "low: 1", "low 1.0 must be below high 0.1"),
         ("field: optimiser.lr", "field: optimizer.lr", "there is no field 'optimizer'; did you mean 'optimiser'?"),

@@ -1,0 +1,82 @@
+"""The records of an ablation on disk, as the tables and plots want them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from harness.ablate import ResolvedArm, baseline_of, resolve_arms
+from harness.config import AblationSettings, read_section
+from harness.store import EpochRow, Record, StudyFolder, TrialRow
+
+Matrices = dict[str, dict[int, NDArray[np.int64]]]
+
+
+@dataclass(frozen=True)
+class AblationRecords:
+    """What an ablation measured, by arm in the order of its design, then by seed.
+
+    `matrices` and `test_matrices` hold per-image confusion matrices (N C C+1) of the best weights; `test_matrices`
+    only where test frames were scored. `names` are the frames' names. An arm without a complete trial has no entry.
+    """
+
+    folder: StudyFolder
+    settings: AblationSettings
+    arms: Mapping[str, ResolvedArm]
+    trials: dict[str, dict[int, TrialRow]]
+    epochs: dict[str, dict[int, list[EpochRow]]]
+    matrices: Matrices
+    test_matrices: Matrices
+
+    @property
+    def baseline(self) -> str:
+        return baseline_of(self.settings.ablation)
+
+    @property
+    def scores(self) -> dict[str, dict[int, float]]:
+        """Best score of every complete trial."""
+        return {arm: {s: t.score for s, t in by_seed.items() if t.score is not None} for arm, by_seed in self.trials.items()}
+
+    def classes(self, arm: str) -> tuple[str, ...]:
+        """Class names of an arm, in index order."""
+        rows = next(iter(self.epochs[arm].values()))
+        return tuple(rows[-1].iou)
+
+
+def read_ablation(folder: StudyFolder) -> AblationRecords:
+    """Read a finished, running or interrupted ablation; only complete trials count.
+
+    Raises:
+        StudyError, ConfigError: the folder holds no ablation.
+    """
+    settings = read_section(AblationSettings, folder.settings)
+    arms = resolve_arms(settings.ablation, settings.scale)
+    record = Record(folder)
+    complete = sorted((row for row in record.ended.values() if row.outcome == "complete"), key=lambda row: row.seed)
+    rows = {arm: [row for row in complete if row.picked.get("arm") == arm] for arm in arms}
+    kept = {arm: those for arm, those in rows.items() if those}
+    return AblationRecords(
+        folder=folder,
+        settings=settings,
+        arms=arms,
+        trials={arm: {row.seed: row for row in those} for arm, those in kept.items()},
+        epochs={arm: {row.seed: record.epochs[row.trial] for row in those} for arm, those in kept.items()},
+        matrices=_matrices({arm: {r.seed: folder.run(r.trial).confusion for r in those} for arm, those in kept.items()}),
+        test_matrices=_matrices(
+            {arm: {r.seed: folder.run(r.trial).test_confusion for r in those} for arm, those in kept.items()}
+        ),
+    )
+
+
+def _matrices(paths: dict[str, dict[int, Path]]) -> Matrices:
+    read = {arm: {seed: _read(p) for seed, p in by_seed.items() if p.exists()} for arm, by_seed in paths.items()}
+    return {arm: by_seed for arm, by_seed in read.items() if by_seed}
+
+
+def _read(path: Path) -> NDArray[np.int64]:
+    with np.load(path, allow_pickle=False) as arrays:
+        return arrays["matrices"]
