@@ -3,10 +3,15 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: search test lint constraints clean
+.PHONY: search ablate test lint constraints clean
 
 search: .venv/ready
 	$(BIN)/harness search
+
+# the phase ladder and a Shapley study of one step of it, on the synthetic desert
+ablate: .venv/ready
+	$(BIN)/harness ablate ablations/ignitia.yaml --scale smoke
+	$(BIN)/harness ablate ablations/ignitia_phase2_shapley.yaml --scale smoke
 
 test: .venv/ready
 	$(BIN)/python -m pytest

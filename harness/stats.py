@@ -136,7 +136,7 @@ def pooled_deviation(groups: Iterable[ArrayLike]) -> float:
 def hedges_correction(degrees: int) -> float:
     """Factor that takes the small-sample bias out of a standardised difference; nan below 2 degrees of freedom.
 
-    Hedges, Distribution theory for Glass's estimator of effect size, J. Educ. Statist. 6 (1981), equation 6e.
+    Hedges, Distribution theory for Glass's estimator of effect size, J. Educ. Statist. 6 (1981).
     """
     if degrees < 2:
         return np.nan

@@ -9,7 +9,21 @@ import pytest
 from scipy import stats as reference
 
 from harness.errors import StudyError
-from harness.stats import bootstrap_interval, holm, mean_interval, paired_difference, spread
+from harness.stats import (
+    bootstrap_interval,
+    bootstrap_weights,
+    hedges_correction,
+    hedges_g,
+    holm,
+    holm_known,
+    mean_interval,
+    minimum_detectable_difference,
+    paired_difference,
+    paired_p_value,
+    percentile_interval,
+    pooled_deviation,
+    spread,
+)
 
 SCORES = [0.412, 0.398, 0.421, 0.405, 0.433]
 
@@ -149,3 +163,108 @@ def test_a_p_value_above_one_is_refused():
 def test_no_resamples_are_refused():
     with pytest.raises(StudyError, match="0 resamples: at least 1 is needed; use 10000"):
         bootstrap_interval(SCORES, np.random.default_rng(0), resamples=0)
+
+
+def test_the_paired_p_value_is_scipys():
+    other = [0.401, 0.391, 0.400, 0.407, 0.415]
+    assert paired_p_value(SCORES, other) == pytest.approx(reference.ttest_rel(SCORES, other).pvalue)
+    assert paired_p_value(SCORES[:2], other[:2]) == pytest.approx(reference.ttest_rel(SCORES[:2], other[:2]).pvalue)
+
+
+def test_the_paired_p_value_agrees_with_the_interval_at_its_own_level():
+    p = paired_p_value(SCORES, [0.40] * 5)
+    assert paired_difference(SCORES, [0.40] * 5, 1 - p).low == pytest.approx(0, abs=1e-12)
+
+
+def test_pairs_that_all_differ_alike_have_p_0_or_1_and_one_pair_has_none():
+    assert paired_p_value([1.0, 2.0], [1.0, 2.0]) == 1
+    assert paired_p_value([1.5, 2.5], [1.0, 2.0]) == 0
+    assert np.isnan(paired_p_value([1.0], [0.0]))
+
+
+def test_the_pooled_deviation_by_hand_and_as_the_residual_of_an_analysis_of_variance():
+    # sums of squares 2 and 8 with 2 and 1 degrees of freedom; one value adds nothing
+    assert pooled_deviation([[1, 2, 3], [0, 4], [7]]) == pytest.approx(np.sqrt(10 / 3))
+    groups = np.random.default_rng(0).normal(size=(4, 6))
+    between = 6 * ((groups.mean(axis=1) - groups.mean()) ** 2).sum() / 3
+    assert between / pooled_deviation(groups) ** 2 == pytest.approx(reference.f_oneway(*groups).statistic)
+    assert np.isnan(pooled_deviation([[1], [2]]))
+
+
+def test_the_hedges_correction_by_hand_and_near_hedges_own_approximation():
+    # gamma(1) / gamma(1/2), and sqrt(1/2) gamma(2) / gamma(3/2)
+    assert hedges_correction(2) == pytest.approx(1 / np.sqrt(np.pi))
+    assert hedges_correction(4) == pytest.approx(np.sqrt(2 / np.pi))
+    for degrees in (10, 20, 50):
+        assert hedges_correction(degrees) == pytest.approx(1 - 3 / (4 * degrees - 1), abs=5e-4)
+
+
+def test_hedges_g_by_hand():
+    # means 3 and 2, both variances 1, correction for 4 degrees of freedom
+    assert hedges_g([2, 3, 4], [2, 1, 3]) == pytest.approx(np.sqrt(2 / np.pi))
+    assert np.isnan(hedges_correction(1))
+    assert np.isnan(hedges_g([2.0], [1.0])) and np.isnan(hedges_g([2.0, 2.0], [1.0, 1.0]))
+
+
+def test_hedges_g_is_unbiased():
+    a, b = np.random.default_rng(3).normal(size=(2, 4000, 4)) + np.array([1.5, 0.0])[:, None, None]
+    found = [hedges_g(x, y) for x, y in zip(a, b, strict=True)]
+    assert np.mean(found) == pytest.approx(1.5, abs=4 * np.std(found) / np.sqrt(4000))
+
+
+@pytest.mark.parametrize("n", [2, 3, 5, 30])
+@pytest.mark.parametrize(("alpha", "power"), [(0.05, 0.8), (0.05 / 6, 0.8), (0.01, 0.9)])
+def test_the_minimum_detectable_difference_has_its_power_by_the_noncentral_t(n, alpha, power):
+    found = minimum_detectable_difference(0.02, n, alpha, power)
+    critical = reference.t.isf(alpha / 2, n - 1)
+    assert reference.nct.sf(critical, n - 1, found / 0.02 * np.sqrt(n)) == pytest.approx(power, abs=1e-4)
+
+
+def test_the_minimum_detectable_difference_of_34_pairs_is_half_a_deviation():
+    # Faul et al., G*Power 3 (2007): d_z 0.5, alpha 0.05, power 0.8 needs 34 pairs, and 33 are too few
+    assert minimum_detectable_difference(1.0, 34) < 0.5 < minimum_detectable_difference(1.0, 33)
+    assert np.isnan(minimum_detectable_difference(1.0, 1)) and np.isnan(minimum_detectable_difference(np.nan, 5))
+
+
+def test_bootstrap_weights_draw_each_thing_as_often_as_chance_does():
+    weights = bootstrap_weights(20, 3000, np.random.default_rng(0))
+    assert weights.shape == (3000, 20)
+    assert (weights.sum(axis=1) == 20).all() and (weights >= 0).all()
+    assert (weights == 0).mean() == pytest.approx((1 - 1 / 20) ** 20, abs=0.01)
+
+
+def test_bootstrap_weights_give_the_interval_of_resampled_indices():
+    values = np.random.default_rng(1).gamma(2.0, size=40)
+    draws = bootstrap_weights(40, 20_000, np.random.default_rng(2)) @ values / 40
+    found = percentile_interval(values.mean(), draws)
+    expected = bootstrap_interval(values, np.random.default_rng(3), resamples=20_000)
+    assert found == pytest.approx(expected, abs=0.04 * (expected.high - expected.low))
+
+
+def test_the_percentile_interval_leaves_draws_without_a_value_out():
+    assert percentile_interval(2.0, [np.nan, 1.0, 2.0, 3.0, np.nan], 0.5) == pytest.approx((2.0, 1.5, 2.5))
+    assert np.isnan(percentile_interval(np.nan, [np.nan])[1:]).all()
+
+
+def test_holm_leaves_tests_that_there_were_not_out():
+    found = holm_known([0.01, np.nan, 0.04])
+    assert found[[0, 2]] == pytest.approx(holm([0.01, 0.04]))
+    assert np.isnan(found[1])
+    assert np.isnan(holm_known([np.nan, np.nan])).all()
+
+
+@pytest.mark.parametrize("function", [paired_p_value, hedges_g])
+def test_tests_of_pairs_of_two_lengths_are_refused(function):
+    with pytest.raises(StudyError, match="3 and 2 values are not pairs"):
+        function([0.1, 0.2, 0.3], [0.1, 0.2])
+
+
+@pytest.mark.parametrize(("alpha", "power"), [(0, 0.8), (0.05, 1), (0.5, 0.4)])
+def test_a_power_that_is_not_above_alpha_is_refused(alpha, power):
+    with pytest.raises(StudyError, match=f"alpha {alpha} and power {power}: 0 < alpha < power < 1"):
+        minimum_detectable_difference(0.01, 5, alpha, power)
+
+
+def test_weights_of_nothing_are_refused():
+    with pytest.raises(StudyError, match="0 items and 10 resamples: at least 1 of each is needed"):
+        bootstrap_weights(0, 10, np.random.default_rng(0))

@@ -102,7 +102,9 @@ def _named_arms(ablation: Ablation, scale: str) -> dict[str, ResolvedArm]:
 def _named_arm(ablation: Ablation, name: str, scale: str) -> ResolvedArm:
     arm = ablation.arms[name]
     start: Overrides = {"start": [f"arm:{other}" for other in arm.starts()]} if arm.starts() else {}
-    experiment = _experiment(ablation, name, [*_changes(ablation, name), start], scale)
+    # first in order, last in word: 0 epochs are refused on the way by an Experiment without a start
+    changes = {**start, **_merged([*_changes(ablation, name), start])}
+    experiment = _experiment(ablation, name, [changes], scale)
     return ResolvedArm(name, experiment, arm.starts(), frozenset(), arm.guess)
 
 
@@ -179,9 +181,8 @@ def _merged(layers: Iterable[Overrides]) -> Overrides:
     """One set of overrides; validated once, so that a rule may be broken on the way but not in the end."""
     merged: Overrides = {}
     for path, value in ((path, value) for layer in layers for path, value in layer.items()):
-        replaced = [old for old in merged if old == path or old.startswith(f"{path}.")]
-        for old in replaced:
-            del merged[old]
+        for inside in [old for old in merged if old.startswith(f"{path}.")]:
+            del merged[inside]
         merged[path] = value
     return merged
 

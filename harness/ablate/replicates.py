@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 
 from harness.config import Experiment, Trial, fingerprint
+from harness.errors import StudyError
 from harness.store import EpochRow, Record, StudyFolder, TrialRow
 
 #: what `start` of an Experiment may name besides a file: an arm of the same ablation, a run of the same study
@@ -27,7 +28,11 @@ class Replicates:
         self.add(self.arms, seeds)
 
     def add(self, arms: Iterable[str], seeds: Sequence[int]) -> None:
-        """Ask for more replicates of some arms; those that are there already change nothing."""
+        """Ask for more replicates of some arms; those that are there already change nothing.
+
+        Raises:
+            StudyError: an arm starts from a run that is not in this study with the same seed: it would wait for ever.
+        """
         for seed in seeds:
             for arm in arms:
                 trial = Trial(self.arms[arm], seed)
@@ -35,6 +40,7 @@ class Replicates:
                     self.arm_of[trial.id] = arm
                     if trial.id not in self.record.ended:
                         self.waiting.append(trial)
+        self._check_parents()
 
     def next_trial(self) -> Trial | None:
         """The next trial whose starting weights are there; None where there is none now (see `waits`)."""
@@ -42,7 +48,8 @@ class Replicates:
             failed = [parent for parent in self._parents(trial) if self._outcome(parent) == "failed"]
             if failed:
                 self.waiting.remove(trial)
-                self._end(trial, f"arm '{self.arm_of[failed[0]]}', from whose weights it starts, failed")
+                arm = self.record.ended[failed[0]].picked["arm"]
+                self._end(trial, f"arm '{arm}', from whose weights it starts, failed")
             elif all(self._outcome(parent) == "complete" for parent in self._parents(trial)):
                 self.waiting.remove(trial)
                 self.running[trial.id] = trial
@@ -80,6 +87,15 @@ class Replicates:
     def _parents(self, trial: Trial) -> list[str]:
         runs = [start.removeprefix(RUN) for start in trial.experiment.start if start.startswith(RUN)]
         return [f"{run}-s{trial.seed}" for run in runs]
+
+    def _check_parents(self) -> None:
+        for trial in self.waiting:
+            for parent in self._parents(trial):
+                if parent not in self.arm_of and parent not in self.record.ended:
+                    raise StudyError(
+                        f"arm '{self.arm_of[trial.id]}' with seed {trial.seed} starts from run {parent}, which this "
+                        "study does not train; ask for that arm with the same seed too, or give a checkpoint file"
+                    )
 
     def _outcome(self, trial_id: str) -> str | None:
         row = self.record.ended.get(trial_id)

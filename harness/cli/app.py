@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import re
 import sys
+from collections.abc import Iterable
 from typing import Any
 
 import typer
@@ -41,6 +42,15 @@ def main() -> None:
         sys.exit(error.exit_code)
     except KeyboardInterrupt:
         sys.exit(INTERRUPTED)
+
+
+def exit_study(name: str, *, interrupted: bool, rows: Iterable[Any]) -> None:
+    """End a command that ran a study with the exit code that its trials earned."""
+    if interrupted:
+        console.print(f"interrupted; go on with the same command and [bold]--name {name} --resume[/]")
+        raise typer.Exit(INTERRUPTED)
+    if any(row.outcome == "failed" for row in rows):
+        raise typer.Exit(SOME_FAILED)
 
 
 def print_json(value: Any) -> None:

@@ -75,6 +75,29 @@ def census(
         console.print(census_tables(values, str(folder)))
 
 
+@data.command()
+def gap(
+    a: Annotated[Path, typer.Argument(help="Split folder, e.g. DATASET/train.")],
+    b: Annotated[Path, typer.Argument(help="Split folder, e.g. DATASET/test.")],
+    taxonomy: TaxonomyName = "falcon10",
+    json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Show how two splits differ: class shares, absent classes, colours."""
+    from harness.config.data import NamedTaxonomy
+    from harness.data import build_taxonomy
+    from harness.data import census as census_of
+    from harness.data import gap as gap_of
+    from harness.report import gap_tables
+
+    classes = build_taxonomy(NamedTaxonomy(name=taxonomy))
+    with console.status(f"counting {a} and {b}"):
+        values = gap_of(census_of(a.parent, a.name, classes), census_of(b.parent, b.name, classes))
+    if json:
+        print_json(values)
+    else:
+        console.print(gap_tables(values, str(a), str(b)))
+
+
 def _census_values(counted: dict[str, Any]) -> dict[str, Any]:
     """Counts of each split as plain values, with the class weights that the training split gives."""
     from harness.config.loss import InverseFrequency, LogFrequency

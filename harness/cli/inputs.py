@@ -5,10 +5,13 @@ from __future__ import annotations
 from datetime import datetime
 from pathlib import Path
 
-from harness.config import Experiment, Space, apply_overrides, parse_override, read_section
+from harness.config import Ablation, Experiment, Space, apply_overrides, parse_override, read_section
+from harness.errors import ConfigError
 from harness.store import StudyFolder, results_folder
 
-DEFAULT_SPACE = Path(__file__).resolve().parents[2] / "search_spaces" / "default.yaml"
+_REPOSITORY = Path(__file__).resolve().parents[2]
+DEFAULT_SPACE = _REPOSITORY / "search_spaces" / "default.yaml"
+PUBLISHED = _REPOSITORY / "results" / "published"
 
 
 def read_experiment(path: Path | None, data: Path | None, overrides: list[str]) -> Experiment:
@@ -40,6 +43,16 @@ def read_space(
     base = change_experiment(base, data, overrides)
     search = space.search if trials is None else apply_overrides(space.search, {"trials": trials})
     return space.model_copy(update={"experiment": base, "search": search})
+
+
+def change_ablation(ablation: Ablation, scale: str, data: Path | None, overrides: list[str]) -> Ablation:
+    """An ablation whose scale also puts the data folder and overrides over every arm."""
+    if scale not in ablation.scale:
+        raise ConfigError(f"--scale {scale}: this ablation has {', '.join(ablation.scale)}; give one of them")
+    changes = {} if data is None else {"data.root": str(data)}
+    changes |= dict(parse_override(text) for text in overrides)
+    changed = ablation.scale[scale].model_copy(update={"set": ablation.scale[scale].set | changes})
+    return ablation.model_copy(update={"scale": ablation.scale | {scale: changed}})
 
 
 def study_folder(name: str | None, stem: str) -> StudyFolder:

@@ -9,7 +9,7 @@ import typer
 from rich.progress import track
 
 from harness.cli.app import app, console, print_json
-from harness.cli.studies import Data, Set
+from harness.cli.options import Data, Set
 from harness.errors import StudyError
 
 if TYPE_CHECKING:

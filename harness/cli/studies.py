@@ -3,24 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 
-from harness.cli.app import INTERRUPTED, SOME_FAILED, app, console, parse_duration
+from harness.cli.app import app, console, exit_study, parse_duration
+from harness.cli.options import Address, Concurrency, Cpus, Data, Executor, Gpus, Name, Resume, Set
 from harness.errors import ConfigError, StudyError
-
-Data = Annotated[Path | None, typer.Option(help="Dataset folder in the official layout; none: synthetic desert.")]
-Set = Annotated[
-    list[str] | None, typer.Option("--set", metavar="FIELD=VALUE", help="Override one field; may be repeated.")
-]
-Name = Annotated[str | None, typer.Option(help="Study name: the folder under results/.")]
-Gpus = Annotated[float, typer.Option(min=0, help="GPUs of one trial; 0.5: two trials share one.")]
-Cpus = Annotated[float, typer.Option(min=0.1, help="CPU cores of one trial.")]
-Concurrency = Annotated[int | None, typer.Option(min=1, help="Trials at once; none: as many as fit.")]
-Address = Annotated[str | None, typer.Option(help="Ray cluster to join, e.g. auto; none: this machine alone.")]
-Executor = Annotated[Literal["ray", "inprocess"], typer.Option(help="Where trials run.")]
-Resume = Annotated[bool, typer.Option("--resume", help="Go on with the study of this name.")]
 
 
 @app.command()
@@ -55,7 +44,7 @@ def search(
     study = run_search(folder, what, resources, console, seed=seed, time_budget=budget, resume=resume)
     console.print(search_summary(folder))
     left = len(study.record.ended) < what.search.trials and not study.out_of_time()
-    _exit(folder.name, interrupted=left, rows=study.record.ended.values())
+    exit_study(folder.name, interrupted=left, rows=study.record.ended.values())
 
 
 @app.command()
@@ -82,7 +71,7 @@ def train(
     resources = Resources(executor, gpus_per_trial, cpus_per_trial, concurrency, address)
     study = run_replicates(folder, what, range(seeds), resources, console, resume=resume)
     console.print(replicates_summary(folder))
-    _exit(folder.name, interrupted=len(study.record.ended) < seeds, rows=study.record.ended.values())
+    exit_study(folder.name, interrupted=len(study.record.ended) < seeds, rows=study.record.ended.values())
 
 
 @app.command()
@@ -103,11 +92,3 @@ def export(
         raise ConfigError(f"-o {output}: the folder {output.parent} does not exist; make it first")
     write_text(output, text)
     console.print(f"rank {rank} of {study} → {output}", highlight=False, soft_wrap=True)
-
-
-def _exit(name: str, *, interrupted: bool, rows) -> None:  # noqa: ANN001
-    if interrupted:
-        console.print(f"interrupted; go on with the same command and [bold]--name {name} --resume[/]")
-        raise typer.Exit(INTERRUPTED)
-    if any(row.outcome == "failed" for row in rows):
-        raise typer.Exit(SOME_FAILED)

@@ -21,6 +21,7 @@ from harness.data import (
     open_frames,
 )
 from harness.engine.inference import View, class_logits, predicted_classes
+from harness.errors import ModelError
 from harness.metrics.confusion_torch import confusion_matrices
 
 
@@ -105,20 +106,29 @@ def freeze_batchnorm(model: nn.Module) -> None:
 
 @contextmanager
 def evaluating(model: nn.Module, batchnorm: str) -> Iterator[None]:
-    """Evaluation mode; with `batch`, BatchNorm normalises by the batch at hand and keeps its stored statistics."""
+    """Evaluation mode; with `batch`, BatchNorm normalises by the batch at hand and keeps its stored statistics.
+
+    Raises:
+        ModelError: a batch of one image leaves a BatchNorm one value per channel, which has no statistics.
+    """
     model.eval()
-    adapted = _batchnorms(model) if batchnorm == "batch" else []
-    momenta = [module.momentum for module in adapted]
+    adapted = [module for module in _batchnorms(model) if batchnorm == "batch" and module.track_running_stats]
     for module in adapted:
-        # torch takes the batch's statistics only in training mode, and then moves the stored ones by the momentum
-        module.momentum = 0.0
-        module.train()
+        # torch takes the batch's statistics in training mode only, and counts and moves the stored ones if it tracks;
+        # the module alone, not what is inside it: timm puts dropout there
+        module.training, module.track_running_stats = True, False
     try:
         yield
+    except ValueError as error:
+        if "more than 1 value per channel" not in str(error):
+            raise
+        raise ModelError(
+            "evaluation.batchnorm batch: a BatchNorm of this model sees a single value per channel in a batch of one "
+            "image; choose an evaluation.batch_size of 2 or more that leaves no last batch of one image, or use stored"
+        ) from error
     finally:
-        model.eval()
-        for module, momentum in zip(adapted, momenta, strict=True):
-            module.momentum = momentum
+        for module in adapted:
+            module.training, module.track_running_stats = False, True
 
 
 def _batchnorms(model: nn.Module) -> list[nn.Module]:

@@ -192,8 +192,7 @@ def score_start(trial: Trial, run: RunFolder, device: torch.device) -> EpochRow:
 def _starting_model(trial: Trial, run: RunFolder, taxonomy: Taxonomy) -> nn.Module:
     experiment = trial.experiment
     if len(experiment.start) > 1:
-        members = [RunFolder(start_path(start, trial, run).parent) for start in experiment.start]
-        return Ensemble([open_run(member, torch.device("cpu")).model for member in members])
+        return Ensemble([_member(start, trial, run, taxonomy) for start in experiment.start])
     seed_torch(trial.seed, INITIALISATION)
     model = build_model(experiment.model.model_copy(update={"weights": "none"}), len(taxonomy.names))
     if not load_start(model, trial, run):
@@ -202,6 +201,25 @@ def _starting_model(trial: Trial, run: RunFolder, taxonomy: Taxonomy) -> nn.Modu
             "a new one; use the taxonomy of that run"
         )
     return model
+
+
+def _member(start: str, trial: Trial, run: RunFolder, taxonomy: Taxonomy) -> nn.Module:
+    """A member of an ensemble, as its own Experiment describes it."""
+    path = start_path(start, trial, run)
+    folder = RunFolder(path.parent)
+    if path != folder.best:
+        raise StudyError(
+            f"start {start}: a member of an ensemble is a run with its {folder.best.name}; give that folder"
+        )
+    member = open_run(folder, torch.device("cpu"))
+    normalised = trial.experiment.data.normalise
+    if member.taxonomy.names != taxonomy.names or member.experiment.data.normalise != normalised:
+        raise StudyError(
+            f"start {start}: a member with classes {', '.join(member.taxonomy.names)} and data.normalise "
+            f"{member.experiment.data.normalise}, in an ensemble with {', '.join(taxonomy.names)} and {normalised}; "
+            "an ensemble averages logits of the same classes over the same pixels: leave that member out"
+        )
+    return member.model
 
 
 def train_steps(session: Session, epoch: int) -> tuple[float, dict[str, float], int]:

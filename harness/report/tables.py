@@ -246,6 +246,24 @@ def census_tables(values: dict[str, Any], title: str) -> RenderableType:
     return Group(table, *lines)
 
 
+def gap_tables(values: dict[str, Any], a: str, b: str) -> RenderableType:
+    """Class shares of two splits and their shift, then the colours."""
+    table = Table(title=f"{a} → {b}", title_justify="left", title_style="bold", box=None, pad_edge=False)
+    for name in ("class", "a %", "b %", "shift, points", "absent from"):
+        table.add_column(name, justify="left" if name in ("class", "absent from") else "right")
+    for row in values["classes"]:
+        shares = f"{row['share_a']:.3f}", f"{row['share_b']:.3f}", f"{row['shift']:+.3f}"
+        table.add_row(row["class"], *shares, row["absent"] or "")
+    colours = [
+        f"{c['channel']} {c['mean_a']:.1f} → {c['mean_b']:.1f} ({c['shift']:+.1f})" for c in values["colours"]
+    ]
+    return Group(
+        table,
+        Text(f"total variation between the class shares {values['total_variation']:.3f}"),
+        Text("mean colour " + ", ".join(colours)),
+    )
+
+
 def _colours(counted: dict[str, Any]) -> str:
     mean, deviation = ("/".join(f"{v:.1f}" for v in counted[k]) for k in ("colour_mean", "colour_deviation"))
     sizes = ", ".join(counted["sizes"])

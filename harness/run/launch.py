@@ -132,12 +132,13 @@ def run_ablation(
     ablation, notes = settle_ablation(ablation, scale)
     arms = {name: arm.experiment for name, arm in resolve_arms(ablation, scale).items()}
     replicates = seeds or ablation.scale[scale].seeds
-    first = next(iter(arms.values()))
-    settings = AblationSettings(ablation=ablation, scale=scale, seeds=replicates, dataset=_dataset(first))
-    _open_folder(folder, settings, resources, console, notes)
     with console.status("decoding frames"):
         for experiment in arms.values():
             decode_frames_of(experiment)
+    first = next(iter(arms.values()))
+    settings = AblationSettings(ablation=ablation, scale=scale, seeds=replicates, dataset=_dataset(first))
+    _connect(resources, console)
+    _open_folder(folder, settings, resources, console, notes)
     study = Replicates(folder, arms, range(replicates))
     execute(study, resources, console, len(arms) * replicates, max(e.training.epochs for e in arms.values()))
     return study

@@ -129,9 +129,7 @@ def test_an_input_size_that_the_model_cannot_take_is_refused(refused, space, des
 
 
 def test_weights_that_cannot_be_had_are_refused(refused, space, desert):
-    said = refused(
-        "search", space, "--data", desert, "--set", "model.weights=pretrained", "--executor", "inprocess"
-    )
+    said = refused("search", space, "--data", desert, "--set", "model.weights=pretrained", "--executor", "inprocess")
     assert "pretrained weights are not in the cache and could not be fetched" in said
 
 

@@ -37,7 +37,11 @@ def test_census_counts_every_pixel_as_numpy_does(harness, desert):
     assert sum(c["share"] for c in classes.values()) == pytest.approx(1.0)
     images = [cv2.imread(str(p))[..., ::-1] for p in (desert / "train" / "Color_Images").iterdir()]
     assert values["splits"]["train"]["colour_mean"] == pytest.approx(np.stack(images).mean((0, 1, 2)))
-    assert {split: counted["frames"] for split, counted in values["splits"].items()} == {"train": 6, "val": 3, "test": 2}
+    assert {split: counted["frames"] for split, counted in values["splits"].items()} == {
+        "train": 6,
+        "val": 3,
+        "test": 2,
+    }
     assert max(values["class_weights"]["inverse"].values()) == pytest.approx(5.0)
     assert np.mean(list(values["class_weights"]["log"].values())) == pytest.approx(1.0)
 

@@ -87,7 +87,7 @@ def test_the_default_stands_beside_the_best_even_when_it_is_not_among_them(study
 
 def test_a_study_without_a_score_says_so(study):
     study.trials.path.write_text("")
-    assert "no trial finished an epoch" in text(search_summary(study))
+    assert "no trial has ended with a score" in text(search_summary(study))
 
 
 @pytest.fixture
@@ -152,7 +152,7 @@ def test_a_narrow_terminal_breaks_nothing(study, seeds, width):
     for renderable in (search_summary(study), replicates_summary(seeds), score_tables(values, "t")):
         shown = text(renderable, width)
         assert max(map(len, shown.splitlines())) <= width
-    assert "0.6200" in text(search_summary(study), width)
+    assert "0.6200" in text(search_summary(study), max(width, 80))
 
 
 def test_a_folder_is_read_without_torch_ray_and_optuna(study):

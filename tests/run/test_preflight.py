@@ -126,7 +126,9 @@ def test_an_id_that_one_taxonomy_of_the_space_does_not_list_is_refused(refused, 
     raw = cv2.imread(str(mask), cv2.IMREAD_UNCHANGED)
     raw[0, 0] = 0
     cv2.imwrite(str(mask), raw)
-    message = refused(choice("taxonomy.name", "ignitia10", "falcon7"), data__root=str(frames), taxonomy__name="ignitia10")
+    message = refused(
+        choice("taxonomy.name", "ignitia10", "falcon7"), data__root=str(frames), taxonomy__name="ignitia10"
+    )
     assert f"{mask}: raw ids in no class: 0 (1 pixel)" in message
 
 

@@ -1,0 +1,80 @@
+"""`harness ablate` and `harness report`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from harness.cli.app import app, console, exit_study
+from harness.cli.options import Address, Concurrency, Cpus, Data, Executor, Gpus, Name, Resume, Set
+
+report = typer.Typer(no_args_is_help=True, help="Rebuild tables and plots from records.")
+app.add_typer(report, name="report")
+
+
+@app.command()
+def ablate(
+    ablation: Annotated[Path, typer.Argument(help="Ablation file, e.g. ablations/ignitia.yaml.")],
+    scale: Annotated[str, typer.Option(help="Which of the file's scales: smoke, small, full.")] = "full",
+    data: Data = None,
+    set_: Set = None,
+    name: Name = None,
+    seeds: Annotated[int | None, typer.Option(min=1, help="Replicates of every arm; none: the scale's.")] = None,
+    gpus_per_trial: Gpus = 0.0,
+    cpus_per_trial: Cpus = 1.0,
+    concurrency: Concurrency = None,
+    address: Address = None,
+    executor: Executor = "ray",
+    resume: Resume = False,
+) -> None:
+    """Train every arm of an ablation with the same seeds and say what its factors are worth."""
+    from harness.cli import inputs
+    from harness.config import Ablation, read_section
+    from harness.report.ablation import ablation_summary
+    from harness.run import Resources, run_ablation
+
+    what = inputs.change_ablation(read_section(Ablation, ablation), scale, data, set_ or [])
+    folder = inputs.study_folder(name, f"{ablation.stem}-{scale}")
+    resources = Resources(executor, gpus_per_trial, cpus_per_trial, concurrency, address)
+    study = run_ablation(folder, what, scale, seeds, resources, console, resume=resume)
+    records = _write_reports(folder)
+    console.print(ablation_summary(records))
+    console.print(f"tables and plots → {folder.path}/report", highlight=False, soft_wrap=True)
+    exit_study(folder.name, interrupted=bool(study.waiting), rows=study.record.ended.values())
+
+
+@report.command("ablation")
+def report_ablation(study: Annotated[str, typer.Argument(help="Study name or folder.")]) -> None:
+    """Rebuild an ablation's tables and plots from its folder; needs no GPU."""
+    from harness.report.ablation import ablation_summary
+    from harness.store import find_study
+
+    folder = find_study(study)
+    records = _write_reports(folder)
+    console.print(ablation_summary(records))
+    console.print(f"tables and plots → {folder.path}/report", highlight=False, soft_wrap=True)
+
+
+@report.command()
+def published(
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder to write into.")] = Path("results/published-tables"),
+) -> None:
+    """Rebuild the three published systems' tables, with the places where their documents contradict their logs."""
+    from harness.cli.inputs import PUBLISHED
+    from harness.report.published import write_published
+
+    written = write_published(PUBLISHED, output)
+    console.print(f"{len(written)} files → {output} (start at index.md)", highlight=False, soft_wrap=True)
+
+
+def _write_reports(folder):  # noqa: ANN001, ANN202
+    from harness.report.ablation import write_ablation_tables
+    from harness.report.plots import write_plots
+    from harness.report.records import read_ablation
+
+    records = read_ablation(folder)
+    write_ablation_tables(records, folder.path / "report")
+    write_plots(records, folder.path / "report")
+    return records

@@ -1,0 +1,20 @@
+"""The options that several commands share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+Data = Annotated[Path | None, typer.Option(help="Dataset folder in the official layout; none: synthetic desert.")]
+Set = Annotated[
+    list[str] | None, typer.Option("--set", metavar="FIELD=VALUE", help="Override one field; may be repeated.")
+]
+Name = Annotated[str | None, typer.Option(help="Study name: the folder under results/.")]
+Gpus = Annotated[float, typer.Option(min=0, help="GPUs of one trial; 0.5: two trials share one.")]
+Cpus = Annotated[float, typer.Option(min=0.1, help="CPU cores of one trial.")]
+Concurrency = Annotated[int | None, typer.Option(min=1, help="Trials at once; none: as many as fit.")]
+Address = Annotated[str | None, typer.Option(help="Ray cluster to join, e.g. auto; none: this machine alone.")]
+Executor = Annotated[Literal["ray", "inprocess"], typer.Option(help="Where trials run.")]
+Resume = Annotated[bool, typer.Option("--resume", help="Go on with the study of this name.")]
