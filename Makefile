@@ -14,7 +14,7 @@ ablate: .venv/ready
 	$(BIN)/harness ablate ablations/ignitia_phase2_shapley.yaml --scale smoke
 
 test: .venv/ready
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile
 
 lint: .venv/ready
 	$(BIN)/ruff check .

@@ -22,7 +22,7 @@ from harness.data import train_batches
 from harness.engine.evaluate import evaluate, open_eval_frames, open_train_frames
 from harness.engine.trained import open_run
 from harness.errors import DataError, NonFiniteLoss, StudyError
-from harness.metrics import dataset_counts, miou
+from harness.metrics import CONVENTIONS, dataset_counts, miou
 from harness.store import EpochRow, RunFolder
 
 # the package's door hides the module behind the function of the same name
@@ -560,3 +560,322 @@ def test_a_damaged_checkpoint_is_not_trained_over(experiment: Build, train: Trai
 
     with pytest.raises(StudyError, match=r"last\.safetensors: not a readable checkpoint"):
         train(experiment(), tmp_path)
+
+
+# ---- starting weights, epoch 0, trials of 0 epochs ----
+
+TTA = {"evaluation.tta": {"scales": [0.5, 1.0], "flip": True}}
+
+
+def _matrices(path: Path) -> tuple[list[str], np.ndarray]:
+    with np.load(path) as file:
+        return file["names"].tolist(), file["matrices"]
+
+
+@pytest.fixture
+def given(experiment: Build, train: Train, tmp_path: Path) -> Path:
+    """A trained run of the tiny Experiment, whose weights others start from."""
+    train(experiment({"optimiser.lr": 0.01}), tmp_path / "given", seed=5)
+    return tmp_path / "given"
+
+
+@pytest.mark.parametrize("head", ["kept", "dropped"])
+@pytest.mark.parametrize("cut", [1, 2, 3])
+def test_an_interrupted_run_with_a_start_ends_bit_for_bit_like_an_uninterrupted_one(
+    experiment: Build, train: Train, tmp_path: Path, given: Path, head: str, cut: int
+) -> None:
+    taxonomy = {"kind": "named", "name": "falcon10" if head == "kept" else "falcon7"}
+    whole = experiment(
+        {"start": [str(given)], "taxonomy": taxonomy, "augmentation.policy": "ignitia_phase5", "optimiser.lr": 0.01}
+    )
+    uninterrupted = train(whole, tmp_path / "whole")
+    assert [row.epoch for row in uninterrupted] == ([0, 1, 2, 3] if head == "kept" else [1, 2, 3])
+
+    before = train(whole, tmp_path / "parts", epochs=cut)
+    _disturb()
+    after = train(whole, tmp_path / "parts")
+
+    assert after[0] == before[-1]
+    assert _repeatable(before[:-1] + after) == _repeatable(uninterrupted)
+    for name in ("last.safetensors", "best.safetensors"):
+        assert _tensors(tmp_path / "parts" / name) == _tensors(tmp_path / "whole" / name)
+    parts, whole_matrices = (_matrices(tmp_path / name / "confusion.npz")[1] for name in ("parts", "whole"))
+    assert parts.tolist() == whole_matrices.tolist()
+
+
+def test_epoch_0_scores_the_starting_weights_before_any_step(
+    experiment: Build, train: Train, tmp_path: Path, given: Path
+) -> None:
+    # a rate at which nothing moves, so that the first step would show nothing; the score is that of the run
+    rows = train(experiment({"start": [str(given)], "optimiser.lr": 1e-9}), tmp_path / "run", epochs=1)
+
+    (row,) = rows
+    assert (row.epoch, row.done, row.images, row.train_loss) == (0, False, 0, None)
+    assert (row.lr, row.terms, row.train_score, row.train_seconds) == ({}, {}, None, 0.0)
+    assert row.score == open_run(RunFolder(given), CPU).score
+    assert _tensors(tmp_path / "run" / "best.safetensors") == _tensors(given / "best.safetensors")
+    assert (tmp_path / "run" / "confusion.npz").read_bytes() == (given / "confusion.npz").read_bytes()
+    assert _header(tmp_path / "run" / "best.safetensors")["epoch"] == 0
+
+
+def test_starting_weights_stay_the_best_until_an_epoch_beats_them(
+    experiment: Build, train: Train, tmp_path: Path, given: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start = {"start": [str(given)], "optimiser.lr": 0.1}
+    _give_scores(monkeypatch, 0.5, 0.4, 0.5, 0.3)
+    train(experiment(start), tmp_path / "worse")
+    _give_scores(monkeypatch, 0.5, 0.4, 0.6, 0.3)
+    train(experiment(start), tmp_path / "better")
+
+    assert _header(tmp_path / "worse" / "best.safetensors")["epoch"] == 0
+    assert _tensors(tmp_path / "worse" / "best.safetensors") == _tensors(given / "best.safetensors")
+    assert _header(tmp_path / "better" / "best.safetensors")["epoch"] == 2
+
+
+def test_reset_best_lets_a_worse_first_epoch_replace_better_starting_weights(
+    experiment: Build, train: Train, tmp_path: Path, given: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Ignitia T11: phase 4 kept 0.5150 after loading 0.5161
+    _give_scores(monkeypatch, 0.1, 0.05, 0.02)
+    rows = train(experiment({"start": [str(given)], "protocol.reset_best": True}), tmp_path / "run")
+
+    assert [row.epoch for row in rows] == [1, 2, 3]
+    assert _header(tmp_path / "run" / "best.safetensors")["epoch"] == 1
+    assert _tensors(tmp_path / "run" / "best.safetensors") != _tensors(given / "best.safetensors")
+
+
+def test_patience_counts_from_epoch_0(
+    experiment: Build, train: Train, tmp_path: Path, given: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _give_scores(monkeypatch, 0.5, 0.4, 0.5, 0.9)
+    rows = train(experiment({"start": [str(given)], "training.patience": 2, "training.epochs": 9}), tmp_path / "run")
+
+    assert [(row.epoch, row.done) for row in rows] == [(0, False), (1, False), (2, True)]
+
+
+def test_a_plateau_looks_at_trained_epochs_only(
+    experiment: Build, train: Train, tmp_path: Path, given: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plateau = {
+        "training.epochs": 4, "optimiser.lr": 0.01, "schedule": {"kind": "plateau", "factor": 0.5, "patience": 1}
+    }  # fmt: skip
+    _give_scores(monkeypatch, 0.9, 0.1, 0.2, 0.3, 0.4)
+    rows = train(experiment(plateau | {"start": [str(given)]}), tmp_path / "run")
+
+    # epoch 0 is above all others: counted, it would have halved the rate
+    assert [row.lr.get("head") for row in rows] == [None, 0.01, 0.01, 0.01, 0.01]
+
+
+def test_a_trial_of_0_epochs_scores_the_start_once_with_its_views(
+    experiment: Build, train: Train, tmp_path: Path, given: Path
+) -> None:
+    plain = {"start": [str(given)], "training.epochs": 0}
+    best = open_run(RunFolder(given), CPU)
+
+    (same,) = train(experiment(plain), tmp_path / "same")
+    (viewed,) = train(experiment(plain | TTA), tmp_path / "viewed")
+
+    assert (same.epoch, same.done, same.score) == (0, True, best.score)
+    assert (tmp_path / "same" / "confusion.npz").read_bytes() == (given / "confusion.npz").read_bytes()
+    assert _tensors(tmp_path / "same" / "best.safetensors") == _tensors(given / "best.safetensors")
+    assert not (tmp_path / "same" / "last.safetensors").exists()
+    whole = experiment(plain | TTA)
+    looks = loop.views(whole, whole.evaluation.tta)
+    assert len(looks) == 4
+    expected = evaluate(best.model, open_eval_frames(whole, "val"), whole, best.taxonomy, CPU, looks=looks)
+    names, matrices = _matrices(tmp_path / "viewed" / "confusion.npz")
+    assert (names, matrices.tolist()) == (list(expected.names), expected.matrices.tolist())
+    assert viewed.score == pytest.approx(float(miou(dataset_counts(expected.matrices))))
+    assert matrices.tolist() != _matrices(given / "confusion.npz")[1].tolist()
+
+
+def test_a_trial_of_0_epochs_that_was_killed_is_scored_again_to_the_same_row(
+    experiment: Build, train: Train, tmp_path: Path, given: Path
+) -> None:
+    whole = experiment({"start": [str(given)], "training.epochs": 0} | TTA)
+
+    first = train(whole, tmp_path / "run")
+    _disturb()
+    again = train(whole, tmp_path / "run")
+
+    assert _repeatable(again) == _repeatable(first)
+
+
+def test_what_a_trial_of_0_epochs_scored_can_be_opened_and_started_from(
+    experiment: Build, train: Train, tmp_path: Path, given: Path
+) -> None:
+    train(experiment({"start": [str(given)], "training.epochs": 0} | TTA), tmp_path / "viewed")
+
+    assert open_run(RunFolder(tmp_path / "viewed"), CPU).epoch == 0
+    (row,) = train(experiment({"start": [str(tmp_path / "viewed")], "training.epochs": 0}), tmp_path / "next")
+    assert row.score == open_run(RunFolder(given), CPU).score
+
+
+def test_a_trial_of_0_epochs_with_other_classes_has_no_head_and_is_refused(
+    experiment: Build, train: Train, tmp_path: Path, given: Path
+) -> None:
+    whole = experiment({"start": [str(given)], "training.epochs": 0, "taxonomy": {"kind": "named", "name": "falcon7"}})
+
+    with pytest.raises(StudyError, match="its head has other classes, and with training.epochs 0 nothing would train"):
+        train(whole, tmp_path / "run")
+
+
+@pytest.mark.parametrize("epochs", [0, 2])
+def test_a_start_that_is_missing_fails_the_trial(experiment: Build, train: Train, tmp_path: Path, epochs: int) -> None:
+    with pytest.raises(StudyError, match="start run:0123456789ab: there are no weights at"):
+        train(experiment({"start": ["run:0123456789ab"], "training.epochs": epochs}), tmp_path / "run")
+
+
+# ---- ensembles ----
+
+ENSEMBLE = {"training.epochs": 0, "evaluation.tta": {"flip": True}}
+
+
+@pytest.fixture
+def other(experiment: Build, train: Train, tmp_path: Path) -> Path:
+    """A trained run of another network on the same classes."""
+    whole = experiment({"model.backbone": "test_convnext", "model.stride": None, "training.epochs": 1})
+    train(whole, tmp_path / "other")
+    return tmp_path / "other"
+
+
+def test_an_ensemble_scores_the_mean_logits_of_networks_that_differ(
+    experiment: Build, train: Train, tmp_path: Path, given: Path, other: Path
+) -> None:
+    whole = experiment(ENSEMBLE | {"start": [str(given), str(other)]})
+
+    (row,) = train(whole, tmp_path / "both")
+
+    members = [open_run(RunFolder(path), CPU).model for path in (given, other)]
+    mean = nn.Module()
+    mean.forward = lambda x: sum(F.interpolate(m(x), x.shape[-2:], mode="bilinear") for m in members) / 2
+    frames, taxonomy = open_eval_frames(whole, "val"), open_run(RunFolder(given), CPU).taxonomy
+    looks = loop.views(whole, whole.evaluation.tta)
+    assert len(looks) == 2
+    expected = evaluate(mean, frames, whole, taxonomy, CPU, looks=looks)
+    assert _matrices(tmp_path / "both" / "confusion.npz")[1].tolist() == expected.matrices.tolist()
+    assert (row.epoch, row.done) == (0, True)
+    assert row.parameters == sum(p.numel() for m in members for p in m.parameters())
+    # it has no weights of its own
+    assert not (tmp_path / "both" / "best.safetensors").exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"taxonomy": {"kind": "named", "name": "falcon7"}}, "an ensemble averages logits of the same classes"),
+        (
+            {"data.normalise": "unit"},
+            "a member with classes .* and data.normalise imagenet, in an ensemble .* and unit",
+        ),
+    ],
+)
+def test_members_of_other_classes_or_other_pixels_are_refused(
+    experiment: Build, train: Train, tmp_path: Path, given: Path, change: dict[str, Any], message: str
+) -> None:
+    whole = experiment(ENSEMBLE | {"start": [str(given), str(given)]} | change)
+
+    with pytest.raises(StudyError, match=message):
+        train(whole, tmp_path / "both")
+
+
+def test_a_member_is_a_run_and_no_other_file_in_it(
+    experiment: Build, train: Train, tmp_path: Path, given: Path
+) -> None:
+    whole = experiment(ENSEMBLE | {"start": [str(given), str(given / "last.safetensors")]})
+
+    with pytest.raises(StudyError, match="a member of an ensemble is a run with its best.safetensors; give that"):
+        train(whole, tmp_path / "both")
+
+
+# ---- what else a trial may ask for ----
+
+
+def _statistics(path: Path) -> dict[str, bytes]:
+    return {name: bits for name, bits in _tensors(path).items() if "running_" in name or "num_batches" in name}
+
+
+@pytest.mark.parametrize("batchnorm", ["train", "frozen"])
+def test_frozen_batchnorm_keeps_its_statistics_while_its_scale_and_shift_train(
+    experiment: Build, train: Train, tmp_path: Path, given: Path, batchnorm: str
+) -> None:
+    whole = experiment({"start": [str(given)], "training.batchnorm": batchnorm, "optimiser.lr": 0.01})
+
+    train(whole, tmp_path / "run")
+
+    before, after = given / "best.safetensors", tmp_path / "run" / "last.safetensors"
+    assert len(_statistics(before)) > 10
+    assert (_statistics(before) == _statistics(after)) is (batchnorm == "frozen")
+    norms = [name.replace("running_mean", part) for name in _statistics(before) for part in ("weight", "bias")
+             if "running_mean" in name]  # fmt: skip
+    start, end = _tensors(before), _tensors(after)
+    assert norms and all(start[name] != end[name] for name in norms)
+
+
+def test_selecting_on_test_scores_the_test_frames_in_every_epoch(
+    experiment: Build, train: Train, tmp_path: Path
+) -> None:
+    whole = experiment({"protocol.select_on_test": True})
+
+    rows = train(whole, tmp_path / "run")
+
+    names, matrices = _matrices(tmp_path / "run" / "confusion.npz")
+    assert names == list(open_eval_frames(whole, "test").images.names)
+    assert max(row.score for row in rows) == pytest.approx(float(miou(dataset_counts(matrices))))
+
+
+@pytest.mark.parametrize("rule", ["batch2_union", "per_image_union", "union_present"])
+def test_a_teams_rule_gives_the_score_and_chooses_the_epoch(
+    experiment: Build, train: Train, tmp_path: Path, rule: str
+) -> None:
+    rows = train(experiment({"protocol.score": rule, "optimiser.lr": 0.01}), tmp_path / "run")
+
+    names = tuple(rows[0].iou)
+    matrices = _matrices(tmp_path / "run" / "confusion.npz")[1]
+    best = max(row.score for row in rows)
+    assert best == pytest.approx(float(CONVENTIONS[rule](matrices, names)))
+    assert best != pytest.approx(float(miou(dataset_counts(matrices))), abs=1e-6)
+
+
+@pytest.mark.parametrize("epochs", [0, 3])
+def test_the_test_frames_are_scored_once_with_the_best_weights(
+    experiment: Build, train: Train, tmp_path: Path, given: Path, epochs: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = {"start": [str(given)], "training.epochs": epochs, "evaluation.score_test": True, "optimiser.lr": 0.1} | TTA
+    whole, splits, opened = experiment(asked), [], loop.open_eval_frames
+    monkeypatch.setattr(loop, "open_eval_frames", lambda e, split: splits.append(split) or opened(e, split))
+
+    train(whole, tmp_path / "run")
+
+    best = open_run(RunFolder(tmp_path / "run"), CPU)
+    looks = loop.views(whole, whole.evaluation.tta)
+    expected = evaluate(best.model, open_eval_frames(whole, "test"), whole, best.taxonomy, CPU, looks=looks)
+    names, matrices = _matrices(tmp_path / "run" / "confusion-test.npz")
+    assert (names, matrices.tolist()) == (list(expected.names), expected.matrices.tolist())
+    assert splits.count("test") == 1
+
+
+def test_scoring_test_changes_nothing_that_is_trained_or_chosen(
+    experiment: Build, train: Train, tmp_path: Path
+) -> None:
+    runs = [experiment({"evaluation.score_test": on, "optimiser.lr": 0.1}) for on in (False, True)]
+
+    rows = [train(run, tmp_path / str(i)) for i, run in enumerate(runs)]
+
+    without, scored = ([row | {"trial": ""} for row in _repeatable(r)] for r in rows)
+    assert without == scored
+    assert _tensors(tmp_path / "0" / "last.safetensors") == _tensors(tmp_path / "1" / "last.safetensors")
+    assert not (tmp_path / "0" / "confusion-test.npz").exists()
+    assert (tmp_path / "1" / "confusion-test.npz").exists()
+
+
+def test_suppressed_classes_are_in_no_prediction_of_a_training(experiment: Build, train: Train, tmp_path: Path) -> None:
+    names = ["Sky", "Landscape"]
+    train(experiment({"evaluation.suppress": names}), tmp_path / "run")
+
+    matrices = _matrices(tmp_path / "run" / "confusion.npz")[1]
+    classes = open_run(RunFolder(tmp_path / "run"), CPU).taxonomy.names
+    columns = [classes.index(name) for name in names]
+    assert matrices[:, :, columns].sum() == 0
+    # they are in the truth, and count as missed there
+    assert matrices[:, columns].sum() > 0

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Callable
 from pathlib import Path
 
 import cv2
 import numpy as np
-import pytest
 import torch
 
 from harness.config import IGNORE, Experiment, Trial
@@ -131,9 +129,7 @@ def test_a_start_is_whole_only_if_the_head_came_with_it(
     run = RunFolder(tmp_path / "run")
 
     whole = open_session(Trial(experiment(start), 0), run, CPU)
-    other = open_session(
-        Trial(experiment(start | {"taxonomy": {"kind": "named", "name": "falcon7"}}), 0), run, CPU
-    )
+    other = open_session(Trial(experiment(start | {"taxonomy": {"kind": "named", "name": "falcon7"}}), 0), run, CPU)
 
     assert whole.whole_start is True
     assert other.whole_start is False
@@ -149,8 +145,3 @@ def test_the_optimiser_holds_the_parameters_that_the_start_has_filled(
 
     held = {id(p) for group in session.optimiser.param_groups for p in group["params"]}
     assert held == {id(p) for p in session.model.parameters()}
-
-
-@pytest.mark.parametrize("module", ["fit", "session"])
-def test_the_loop_opens_its_session_by_the_same_function(module: str) -> None:
-    assert importlib.import_module(f"harness.engine.{module}").open_session is open_session
