@@ -25,6 +25,7 @@ import harness.data.batches
 from harness.config import IGNORE, Experiment, Trial, apply_overrides
 from harness.config.loss import LossConfig
 from harness.data import build_taxonomy, dataset_root, open_frames, train_batches, write_desert
+from harness.engine.checkpoint import save_weights
 from harness.engine.evaluate import evaluate, open_eval_frames, open_train_frames
 from harness.engine.fit import fit, open_session, train_epoch
 from harness.engine.inference import class_logits, normalise, views
@@ -162,6 +163,24 @@ def sees_epoch(experiment: Experiment) -> list[Any]:
 def sees_training(experiment: Experiment, folder: Path) -> list[int]:
     """The epochs of a whole training."""
     return [row.epoch for row in fit(Trial(experiment, 0), RunFolder(folder / "run"), CPU)]
+
+
+def sees_run_folder(experiment: Experiment, folder: Path) -> list[str]:
+    """The files that a whole training leaves behind."""
+    assert sees_training(experiment, folder)
+    return sorted(path.name for path in (folder / "run").iterdir())
+
+
+def sees_score(experiment: Experiment) -> list[Any]:
+    """The number that chooses the best epoch, and the frames behind it."""
+    session = open_session(Trial(experiment, 0), NOWHERE, CPU)
+    row, evaluation = train_epoch(session, [])
+    return [_rounded(row.score), evaluation.names, _rounded(row.val_loss)]
+
+
+def sees_class_weights(experiment: Experiment) -> list[Any]:
+    """The class weights that a session counts for its loss."""
+    return [buffer.tolist() for buffer in open_session(Trial(experiment, 0), NOWHERE, CPU).loss.buffers()]
 
 
 def sees_evaluation(experiment: Experiment) -> list[Any]:
@@ -311,6 +330,10 @@ def _warmup(kind: str) -> dict[str, Case]:
 
 
 VIT = {"model.backbone": "test_vit", "data.input_size": [32, 64]}
+#: a network with BatchNorm
+NORMS = {"model.backbone": "test_efficientnet"}
+NAMES = build_taxonomy(Experiment().taxonomy).names
+START = [str(FILES / "start.safetensors")]
 TURNED = {"kind": "steps", "steps": [{"kind": "shift_scale_rotate", "probability": 1.0}]}
 #: scores that cannot change: nothing moves but a head, by next to nothing
 STILL = {"model.trainable_blocks": 0, "optimiser.lr": 1e-12, "schedule": {"kind": "constant"}}
@@ -393,6 +416,7 @@ TABLE: dict[str, Case] = {
     "training.accumulation": Case(2, sees_epoch),
     "training.drop_last": Case(True, sees_batch, {"training.batch_size": 3}),
     "training.precision": Case("bf16", sees_epoch),
+    "training.batchnorm": Case("frozen", sees_epoch, NORMS),
     "training.patience": Case(1, sees_training, STILL),
     "training.workers": Case(3, sees_loaders),
     "training.deterministic": Case(True, sees_switches),
@@ -401,8 +425,21 @@ TABLE: dict[str, Case] = {
     "evaluation.batch_size": Case(1, sees_evaluation),
     "evaluation.tta.scales": Case([1.0, 1.5], sees_evaluation),
     "evaluation.tta.flip": Case(True, sees_evaluation),
+    "evaluation.tta.rounding": Case("floor", sees_evaluation, VIT | {"evaluation.tta.scales": [0.8]}),
+    "evaluation.suppress": Case(list(NAMES[:-1]), sees_evaluation),
+    "evaluation.batchnorm": Case("batch", sees_evaluation, NORMS),
+    "evaluation.score_test": Case(True, sees_run_folder),
     "protocol.bilinear_masks": Case(True, sees_batch, {"evaluation.raster": "input"}),
     "protocol.border_class": Case(True, sees_batch, {"augmentation": TURNED}),
+    "protocol.augmented_class_counts": Case(
+        True,
+        sees_class_weights,
+        {"augmentation": TURNED, "loss.cross_entropy.class_weights": {"kind": "inverse_frequency"}},
+    ),
+    "protocol.reset_best": Case(True, sees_training, {"start": START}),
+    "protocol.select_on_test": Case(True, sees_score),
+    "protocol.score": Case("per_image_union", sees_score),
+    "start": Case(START, sees_epoch),
 }
 
 
@@ -493,6 +530,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
         path = f"model[{kind}].weights"
         model = build_model(pair(path, TABLE[path])[0].model, len(CLASSES))
         save_file(model.state_dict(), folder / f"{kind}.safetensors")
+    save_weights(folder / "start.safetensors", build_model(_apply(BASE).model, len(NAMES)), {})
     return folder
 
 
@@ -508,9 +546,14 @@ def torch_switches() -> Iterator[None]:
 
 def put_files(case: Case, files: Path) -> Case:
     """The case with the test's own folder in place of `FILES`."""
-    if isinstance(case.value, str) and case.value.startswith(f"{FILES}/"):
-        return case._replace(value=str(files / Path(case.value).relative_to(FILES)))
-    return case
+    return case._replace(value=_put(case.value, files), also={path: _put(v, files) for path, v in case.also.items()})
+
+
+def _put(value: Any, files: Path) -> Any:
+    if isinstance(value, list):
+        return [_put(item, files) for item in value]
+    inside = isinstance(value, str) and value.startswith(f"{FILES}/")
+    return str(files / Path(value).relative_to(FILES)) if inside else value
 
 
 @pytest.mark.usefixtures("torch_switches")
@@ -532,4 +575,4 @@ def test_the_scale_of_class_weights_cancels_in_a_term_that_divides_by_their_sum(
 
 
 def _observe(observer: Callable[..., list[Any]], experiment: Experiment, folder: Path) -> list[Any]:
-    return observer(experiment, folder) if observer is sees_training else observer(experiment)
+    return observer(experiment, folder) if observer in (sees_training, sees_run_folder) else observer(experiment)

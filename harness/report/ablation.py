@@ -16,7 +16,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 from rich import table as rich_table
-from rich.console import Group, RenderableType
+from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
 from rich.text import Text
 
 from harness.ablate.designs import SHAPLEY_EXACT, shapley_orders
@@ -92,15 +92,11 @@ def ablation_summary(records: AblationRecords) -> RenderableType:
     design = records.settings.ablation.design
     parts: list[RenderableType] = [Text(), Text(_headline(records), "bold")]
     if isinstance(design, Shapley):
-        parts += [
-            Text(),
-            _screen(_shapley_table(records), ("factor", "value", "interval", "share", "authors' guess")),
-        ]
+        columns = ("factor", "value", "interval", "share", "authors' guess")
+        parts += [Text(), _factors_on_screen(_shapley_table(records), columns, columns[:2])]
     if isinstance(design, Factorial):
-        parts += [
-            Text(),
-            _screen(_factorial_table(records), ("effect", "estimate", "interval", "Holm p", "verdict")),
-        ]
+        columns = ("effect", "estimate", "interval", "Holm p", "verdict")
+        parts += [Text(), _factors_on_screen(_factorial_table(records), columns, ("effect", "estimate", "verdict"))]
     if len(rows) <= _ROWS_ON_SCREEN:
         parts += [Text(), _effects_on_screen(f"against {records.baseline}", rows, records)]
     if isinstance(design, Ladder):
@@ -277,7 +273,8 @@ def _effect_notes(records: AblationRecords, rows: Sequence[_Row]) -> list[str]:
 def _warnings(records: AblationRecords, rows: Sequence[_Row]) -> list[str]:
     """What makes a comparison less than it seems."""
     single = [row.arm for row in rows if row.n == 1]
-    found = [f"{', '.join(single)}: {ONE_SEED}"] if single else []
+    whole = len(single) == len(rows)
+    found = [f"{'every arm' if whole else ', '.join(single)}: {ONE_SEED}"] if single else []
     lost = _without_matrices(records, (row.arm for row in rows))
     if lost:
         found.append(f"{', '.join(lost)}: confusion matrices are missing, so that no interval is over images")
@@ -323,36 +320,37 @@ def _class_change(records: AblationRecords, arm: str, base: str) -> str:
 
 
 class _Scored(NamedTuple):
-    """A trial under two rules, the classes that each averages, and the IoU of the classes in the truth by name."""
+    """A trial under two rules: its classes, the IoU of those with a union, and which of them the truth holds."""
 
     union: float
-    union_classes: int
     truth: float
+    names: tuple[str, ...]
     ious: dict[str, float]
+    true: tuple[str, ...]
 
 
 @dataclass(frozen=True)
 class _Gain:
-    """A gain under union_present, under miou and over the same classes, mean over the `seeds` that two arms share.
+    """A gain under several rules, mean over the `seeds` that two arms share.
 
-    `gone` are the classes that the arm no longer predicts; `averaged` how many classes each rule averages, before
-    and after.
+    `union` is under union_present, `truth` under miou, `same` over the classes in the truth of both. `denominator`
+    is what union_present gains where only the averaged classes change, and no prediction of the other arm does.
+    `gone` are the classes that the arm no longer predicts; `averaged` how many classes each rule averages.
     """
 
-    arm: str
-    against: str
     gone: tuple[str, ...]
     split: str
     seeds: int
     union: float
     truth: float
     same: float
+    denominator: float
     averaged: tuple[str, str]
 
     @property
     def share(self) -> float:
-        """Share of the gain under union_present that is only the change of denominator; nan where it is nil."""
-        return 1 - self.same / self.union if abs(self.union) >= _VISIBLE else math.nan
+        """Share of the gain under union_present that is only the change of denominator; nan for no gain."""
+        return self.denominator / self.union if abs(self.union) >= _VISIBLE else math.nan
 
 
 def _denominator_table(records: AblationRecords) -> Table:
@@ -365,9 +363,10 @@ def _denominator_table(records: AblationRecords) -> Table:
     notes = [
         f"union_present: {CONVENTIONS['union_present'].definition}",
         f"miou: {CONVENTIONS['miou'].definition}",
-        "gain over the same classes: over the classes that the truth of both arms holds, matched by name; of one "
-        "taxonomy it is the gain under miou. change of denominator: gain under union_present minus gain over the "
-        "same classes; its share: of the gain under union_present, above 100 % where the predictions got worse",
+        "gain over the same classes: over those that the truth of both arms holds, matched by name; within one "
+        "taxonomy it is the gain under miou",
+        "change of denominator: what union_present gains if every prediction of the arm under against stays as it "
+        "is and only the averaged classes become this arm's; its share: of the gain under union_present",
         "mean over the seeds of both arms; an arm that stops predicting classes is also set against the arm whose "
         "weights it starts from",
     ]
@@ -400,13 +399,11 @@ def _gone(records: AblationRecords, arm: str, against: str) -> tuple[str, ...]:
 def _gain_cells(records: AblationRecords, arm: str, against: str) -> tuple[str, ...]:
     gone, gain = ", ".join(_gone(records, arm, against)), _gain(records, arm, against)
     if gain is None:
-        why = next(
-            (f"{NO_TRIAL} of {n}" for n in (arm, against) if n not in records.trials), "no frames in common"
-        )
+        without = [name for name in (arm, against) if name not in records.trials]
+        why = f"{NO_TRIAL} of {without[0]}" if without else "none in common"
         return (arm, against, gone, why, *[_DASH] * 8)
-    gains = (gain.union, gain.truth, gain.same, gain.union - gain.same)
-    share = _percent(gain.share)
-    return (arm, against, gone, gain.split, str(gain.seeds), *gain.averaged, *map(_signed, gains), share)
+    gains = map(_signed, (gain.union, gain.truth, gain.same, gain.denominator))
+    return (arm, against, gone, gain.split, str(gain.seeds), *gain.averaged, *gains, _percent(gain.share))
 
 
 def _gain(records: AblationRecords, arm: str, against: str) -> _Gain | None:
@@ -415,41 +412,39 @@ def _gain(records: AblationRecords, arm: str, against: str) -> _Gain | None:
         own, other = matrices.get(arm, {}), matrices.get(against, {})
         seeds = sorted(set(own) & set(other))
         if seeds and _same_frames(records, arm, against, split):
-            a, b = (
-                [_scored(m[s], records.classes(n)) for s in seeds] for m, n in ((own, arm), (other, against))
-            )
+            a, b = ([_scored(m[s], records.classes(n)) for s in seeds] for m, n in ((own, arm), (other, against)))
+            pairs = list(zip(a, b, strict=True))
             return _Gain(
-                arm,
-                against,
-                _gone(records, arm, against),
-                _split(records, arm, split),
-                len(seeds),
-                union=float(np.mean([x.union - y.union for x, y in zip(a, b, strict=True)])),
-                truth=float(np.mean([x.truth - y.truth for x, y in zip(a, b, strict=True)])),
-                same=float(np.mean([_same_class_gain(x, y) for x, y in zip(a, b, strict=True)])),
+                gone=_gone(records, arm, against),
+                split=_split(records, arm, split),
+                seeds=len(seeds),
+                union=_mean(x.union - y.union for x, y in pairs),
+                truth=_mean(x.truth - y.truth for x, y in pairs),
+                same=_mean(_same_class_gain(x, y) for x, y in pairs),
+                denominator=_mean(_reaveraged(y, x) - y.union for x, y in pairs),
                 averaged=(
-                    _change([y.union_classes for y in b], [x.union_classes for x in a]),
-                    _change([len(y.ious) for y in b], [len(x.ious) for x in a]),
+                    f"{_mean(len(y.ious) for y in b):.3g} → {_mean(len(x.ious) for x in a):.3g}",
+                    f"{_mean(len(y.true) for y in b):.3g} → {_mean(len(x.true) for x in a):.3g}",
                 ),
             )
     return None
 
 
-def _scored(matrices: NDArray[np.int64], names: Sequence[str]) -> _Scored:
+def _scored(matrices: NDArray[np.int64], names: tuple[str, ...]) -> _Scored:
     c = dataset_counts(matrices)
-    ious = {n: float(value) for n, value, pixels in zip(names, iou(c), c.truth, strict=True) if pixels}
-    return _Scored(
-        CONVENTIONS["union_present"](matrices, names), int((c.union > 0).sum()), float(miou(c)), ious
-    )
+    ious = {n: float(value) for n, value, union in zip(names, iou(c), c.union, strict=True) if union}
+    true = tuple(name for name, pixels in zip(names, c.truth, strict=True) if pixels)
+    return _Scored(CONVENTIONS["union_present"](matrices, names), float(miou(c)), names, ious, true)
 
 
 def _same_class_gain(own: _Scored, other: _Scored) -> float:
-    shared = [own.ious[name] - other.ious[name] for name in other.ious if name in own.ious]
-    return float(np.mean(shared)) if shared else math.nan
+    return _mean(own.ious[name] - other.ious[name] for name in other.true if name in own.true)
 
 
-def _change(before: Sequence[int], after: Sequence[int]) -> str:
-    return f"{np.mean(before):.3g} → {np.mean(after):.3g}"
+def _reaveraged(scored: _Scored, averager: _Scored) -> float:
+    """A trial's own IoUs, averaged over the classes that another trial averages."""
+    # neither true nor predicted here, predicted there: a class that scores 0 wherever it is averaged
+    return _mean(scored.ious.get(name, 0.0) for name in averager.ious if name in scored.names)
 
 
 def _conventions_table(records: AblationRecords) -> Table:
@@ -688,7 +683,7 @@ def _shapley_table(records: AblationRecords) -> Table:
     total = (_signed(found.total.point), _span(found.total, _signed))
     cells.append(("total gain", *total, whole, "", "", ""))
     notes = [
-        f"the values sum to the total gain from no factor to all, {total[0]}, over {found.n} seeds; value interval: "
+        f"the values sum to the total gain from no factor to all, {total[0]}, over {found.n} seed(s); value interval: "
         "Student's t over seeds; share interval: bootstrap over seeds, too narrow with few",
         "a share is left out where the total gain is not told from 0",
         f"estimated from {len(orders)} orders of factors"
@@ -801,6 +796,22 @@ def _runs_table(records: AblationRecords) -> Table:
 
 # ------------------------------------------------------------------------------------- index and screen
 
+_WIDE = 90  # columns of a terminal from which a table shows everything
+_WORDS = ("arm", "factor", "effect", "verdict", "guess", "authors' guess")
+
+
+@dataclass(frozen=True)
+class _Fitting:
+    """A table for a wide terminal, and one of fewer columns."""
+
+    title: str
+    wide: rich_table.Table
+    narrow: rich_table.Table
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        yield Text(self.title, "bold")
+        yield self.wide if options.max_width >= _WIDE else self.narrow
+
 
 def _index(records: AblationRecords, tables: Mapping[str, Table]) -> str:
     asked = records.settings
@@ -837,36 +848,39 @@ def _headline(records: AblationRecords) -> str:
     return f"{records.folder.name}: {asked.ablation.design.kind}, scale {asked.scale}, seeds {asked.seeds}"
 
 
-def _effects_on_screen(title: str, rows: Sequence[_Row], records: AblationRecords) -> rich_table.Table:
+def _effects_on_screen(title: str, rows: Sequence[_Row], records: AblationRecords) -> _Fitting:
     guesses = any(records.arms[row.arm].guess for row in rows)
-    table = _grid(
-        title, ["arm", "n", "mIoU", "difference", "95 % interval", "Holm p", "verdict"] + ["guess"] * guesses
-    )
+    wide = _grid(["arm", "n", "mIoU", "gain", "95 % interval", "Holm p", "verdict"] + ["guess"] * guesses)
+    narrow = _grid(["arm", "mIoU", "gain", "verdict"])
     styles = {"better": "green", "worse": "red"}
     for row in rows:
         e = row.effect
-        numbers = [str(row.n), _number(row.score.point) if row.score else _DASH]
-        numbers += (
-            [_signed(e.difference.point), _span(e.difference, _signed), _p(e.p_holm)] if e else [""] * 3
-        )
+        score = _number(row.score.point) if row.score else _DASH
+        gain, *rest = [_signed(e.difference.point), _span(e.difference, _signed), _p(e.p_holm)] if e else [""] * 3
+        verdict = Text(row.said, styles.get(row.said, "dim"))
         guess = [Text(records.arms[row.arm].guess or "", "dim")] * guesses
-        table.add_row(Text(row.arm), *map(Text, numbers), Text(row.said, styles.get(row.said, "dim")), *guess)
-    return table
+        wide.add_row(*map(Text, (row.arm, str(row.n), score, gain, *rest)), verdict, *guess)
+        narrow.add_row(*map(Text, (row.arm, score, gain)), verdict)
+    return _Fitting(title, wide, narrow)
 
 
-def _screen(table: Table, columns: Sequence[str]) -> rich_table.Table:
-    """Some columns of a table, for the terminal."""
-    shown = _grid(table.title, columns)
-    for row in table.rows:
-        shown.add_row(*(Text(row[table.columns.index(column)]) for column in columns))
-    return shown
+def _factors_on_screen(table: Table, wide: Sequence[str], narrow: Sequence[str]) -> _Fitting:
+    """Some columns of a table of factors."""
+    grids = []
+    for columns in (wide, narrow):
+        grid = _grid(columns)
+        for row in table.rows:
+            grid.add_row(*(Text(row[table.columns.index(column)]) for column in columns))
+        grids.append(grid)
+    return _Fitting(table.title, *grids)
 
 
-def _grid(title: str, columns: Sequence[str]) -> rich_table.Table:
-    table = rich_table.Table(title=title, title_justify="left", title_style="bold", box=None, pad_edge=False)
+def _grid(columns: Sequence[str]) -> rich_table.Table:
+    """An empty table in which words may wrap and numbers may not."""
+    table = rich_table.Table(box=None, pad_edge=False)
     for column in columns:
-        words = column in ("arm", "factor", "effect", "verdict", "guess", "authors' guess")
-        table.add_column(column, justify="left" if words else "right", overflow="fold")
+        words = column in _WORDS
+        table.add_column(column, justify="left" if words else "right", overflow="fold", no_wrap=not words)
     return table
 
 
@@ -898,12 +912,12 @@ def _resolved(effects: Sequence[Effect]) -> str:
 
 
 def _denominator_sentences(records: AblationRecords) -> list[str]:
-    gains = [gain for pair in _gain_pairs(records) if (gain := _gain(records, *pair)) and gain.gone]
+    gains = [(*pair, gain) for pair in _gain_pairs(records) if (gain := _gain(records, *pair)) and gain.gone]
     return [
-        f"{g.arm} against {g.against}, {g.split} frames: {_signed(g.union)} under union_present, "
-        f"{_signed(g.same)} over the same classes; {_percent(g.share)} is only the change of denominator."
-        for g in gains
-        if not math.isnan(g.share)
+        f"{arm} against {against}, {gain.split} frames: {_signed(gain.union)} under union_present, "
+        f"{_signed(gain.same)} over the same classes; {_percent(gain.share)} is only the change of denominator."
+        for arm, against, gain in gains
+        if not math.isnan(gain.share)
     ]
 
 
@@ -956,6 +970,12 @@ def _same_frames(records: AblationRecords, arm: str, against: str, split: str) -
 
 def _missing(records: AblationRecords, arm: str) -> str:
     return "no confusion matrices" if arm in records.trials else NO_TRIAL
+
+
+def _mean(values: Iterable[float]) -> float:
+    """Mean; nan of nothing."""
+    known = list(values)
+    return float(np.mean(known)) if known else math.nan
 
 
 def _number(value: float) -> str:

@@ -3,26 +3,30 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
+from numpy.typing import NDArray
 
 from harness.ablate.designs import SHAPLEY_EXACT, shapley_orders
 from harness.ablate.effects import Effect, Matrices, Scores, class_deltas, compare, compare_ladder, scores_of
 from harness.ablate.shapley import Attribution, attribute
-from harness.config.ablation import Arms, Factorial, Ladder, Shapley, design_arms
+from harness.config.ablation import Arms, Ladder, Shapley, design_arms
 from harness.metrics import CONVENTIONS
-from harness.report.plot_runs import MOST_ROWS
+from harness.report.plot_runs import MOST_ROWS, chosen_on_test, rule_of
 from harness.report.plot_shapes import INK, MUTED, Chart, HeatMap, LeftOut, LineChart, Panel, Point, RowChart, Series, point
-from harness.report.plot_style import BLUE, GREY, VERDICTS, VERMILION, interval_text, listed, ordered_colours, short, signed
+from harness.report.plot_style import BLUE, VERDICTS, VERMILION, interval_text, listed, ordered_colours, short, signed
 from harness.report.records import AblationRecords
 from harness.stats import Estimate, mean_interval
 
 _OF_THE_GAIN = re.compile(r"(\d+(?:\.\d+)?)\s*% of the (?:total )?gain")
 _IN_POINTS = re.compile(r"([+-]0?\.\d+)")
 _HOUR = 3600
+_ALL, _TOTAL = "all factors", "first to last"
+_SCORE = "validation mIoU, 0–1"
+_UNKNOWN = Estimate(np.nan, np.nan, np.nan)
 
 
 @dataclass(frozen=True)
@@ -32,60 +36,67 @@ class Comparisons:
     records: AblationRecords
 
     @cached_property
-    def matrices(self) -> Matrices | None:
-        """Matrices of every score, or none."""
-        found, scores = self.records.matrices, self.records.scores
-        return found if all(set(by_seed) <= set(found.get(arm, {})) for arm, by_seed in scores.items()) else None
-
-    @cached_property
     def scores(self) -> Scores:
-        """Dataset mIoU of each trial, the same rule for every arm; the trials' own scores where matrices lack."""
-        scores = self.records.scores if self.matrices is None else scores_of(self.matrices)
-        return {arm: scores[arm] for arm in self._compared() if arm in scores}
+        """Dataset mIoU of each trial; where a trial was scored by another rule, anew from its matrices."""
+        records, anew = self.records, scores_of(self.records.matrices)
+        own = {a: s if rule_of(records, a) == "miou" else anew.get(a, {}) for a, s in records.scores.items()}
+        return {arm: own[arm] for arm in self._compared() if own.get(arm)}
 
     @cached_property
     def effects(self) -> list[Effect]:
-        """Every arm that shares a seed with the baseline against it; none where the baseline has no score."""
-        reference = self.records.baseline
-        if reference not in self.scores:
-            return []
-        seeds = set(self.scores[reference])
-        kept = {arm: by_seed for arm, by_seed in self.scores.items() if seeds & set(by_seed)}
-        return compare(kept, reference, np.random.default_rng(0), self.matrices)
+        """Every arm that can be paired with the baseline against it; none where the baseline has no score."""
+        baseline = self.records.baseline
+        kept = {arm: by_seed for arm, by_seed in self.scores.items() if self.pairs(arm, baseline)}
+        return compare(kept, baseline, np.random.default_rng(0), self._matrices(kept)) if len(kept) > 1 else []
 
     @cached_property
     def steps(self) -> list[Effect]:
-        """Every rung against the one before it that shares a seed with it."""
+        """Every rung against the one before that it can be paired with."""
         rungs: list[str] = []
-        for arm, by_seed in self.scores.items():
-            if not rungs or set(by_seed) & set(self.scores[rungs[-1]]):
+        for arm in self.scores:
+            if not rungs or self.pairs(arm, rungs[-1]):
                 rungs.append(arm)
-        return compare_ladder({arm: self.scores[arm] for arm in rungs}, rungs, np.random.default_rng(0), self.matrices)
+        kept = {arm: self.scores[arm] for arm in rungs}
+        return compare_ladder(kept, rungs, np.random.default_rng(0), self._matrices(kept)) if len(kept) > 1 else []
 
     @property
     def is_ladder(self) -> bool:
         return isinstance(self.records.settings.ablation.design, Ladder)
 
-    @property
-    def score_title(self) -> str:
-        return "validation mIoU, 0–1" if self.matrices else "validation score, 0–1"
+    def pairs(self, arm: str, against: str) -> bool:
+        """Whether two arms have scores of the same seed on the same frames."""
+        if not set(self.scores.get(arm, ())) & set(self.scores.get(against, ())):
+            return False
+        a, b = (self.records.arms[name].experiment for name in (arm, against))
+        same_data = (a.data.root, a.data.synthetic) == (b.data.root, b.data.synthetic)
+        return same_data and a.protocol.select_on_test == b.protocol.select_on_test
 
     def notes(self, effects: Sequence[Effect]) -> tuple[str, ...]:
-        """What the intervals are, and which arms score other classes."""
+        """What the intervals are, which arms score other classes, and which could not be compared."""
         kinds = listed(list(dict.fromkeys(_INTERVALS[e.interval] for e in effects)))
-        verdict = "Colour: verdict of paired t tests over seeds, Holm's adjustment, at 5 %."
-        return (f"95 % intervals: {kinds}. {verdict}", *self._other_classes())
+        verdict = "Colour: paired t tests over seeds, Holm's adjustment, at 5 %."
+        there = {name for e in effects for name in (e.arm, e.against)}
+        gone = [arm for arm in self._compared() if arm not in there]
+        left_out = (f"Left out, no complete trial or no seed and frames in common: {listed(gone)}.",) if gone else ()
+        return (f"95 % intervals: {kinds}. {verdict}", *self._other_classes(there), *left_out)
 
     def _compared(self) -> tuple[str, ...]:
         design = self.records.settings.ablation.design
         return design_arms(design) if isinstance(design, Ladder | Arms) else tuple(self.records.arms)
 
-    def _other_classes(self) -> tuple[str, ...]:
-        reference = self.records.classes(self.records.baseline)
-        others = [arm for arm in self.scores if self.records.classes(arm) != reference]
+    def _matrices(self, scores: Scores) -> Matrices | None:
+        """The matrices of every score; none where one is missing."""
+        found = self.records.matrices
+        if not all(set(by_seed) <= set(found.get(arm, ())) for arm, by_seed in scores.items()):
+            return None
+        return {arm: {seed: found[arm][seed] for seed in by_seed} for arm, by_seed in scores.items()}
+
+    def _other_classes(self, arms: Set[str]) -> tuple[str, ...]:
+        first = next(arm for arm in self.scores if arm in arms)
+        others = [a for a in self.scores if a in arms and self.records.classes(a) != self.records.classes(first)]
         if not others:
             return ()
-        return (f"Not of the same classes as {self.records.baseline}, so partly another score: {listed(others)}.",)
+        return (f"A mean over other classes than that of {first}, so partly another score: {listed(others)}.",)
 
 
 _INTERVALS = {
@@ -107,9 +118,9 @@ def forest(study: Comparisons) -> Chart | LeftOut:
     ]
     band = () if np.isnan(floor) else (f"Grey band: ± {floor:.3f}, the standard deviation between seeds.",)
     return RowChart(
-        "differences", f"Difference from {baseline}", f"difference in {study.score_title}",
+        "differences", f"Difference from {baseline}", f"difference in {_SCORE}",
         tuple(e.arm for e in effects), (Panel("", _filled(series)),), reference=0.0, band=floor,
-        texts=tuple(signed(e.difference.point) + interval_text(*e.difference[1:]) for e in effects),
+        texts=tuple(_gain_text(e.difference) for e in effects),
         notes=(*band, *study.notes(effects)),
     )  # fmt: skip
 
@@ -118,51 +129,49 @@ def waterfall(study: Comparisons) -> Chart | LeftOut:
     """What each rung of a ladder adds to the one before, from the first to the last."""
     if not study.is_ladder:
         return LeftOut("ladder", "the design is no ladder")
-    if len(study.scores) < 2 or not study.steps:
+    steps = study.steps
+    if not steps:
         return LeftOut("ladder", _too_few(study))
-    steps, first = study.steps, study.steps[0].against
-    start = mean_interval(list(study.scores[first].values()))
+    first, start = steps[0].against, mean_interval(list(study.scores[steps[0].against].values()))
     ends = np.cumsum([start.point, *(e.difference.point for e in steps)]).tolist()
-    bars = {v: tuple(point(e.arm, e.difference, s) for e, s in zip(steps, ends, strict=False) if e.verdict == v) for v in VERDICTS}
-    total = "total gain"
-    rows = (first, *(e.arm for e in steps), total)
-    series = [Series(verdict, points, VERDICTS[verdict], "bar") for verdict, points in bars.items()]
-    links = [p for i, end in enumerate(ends) for p in (Point(rows[i], end), Point(rows[i + 1], end))]
-    gain = next((e.difference for e in study.effects if e.arm == steps[-1].arm), None)
-    whole = () if gain is None else (Series(total, (point(total, gain, start.point),), MUTED, "bar"),)
+    gain = next((e.difference for e in study.effects if e.against == first and e.arm == steps[-1].arm), None)
+    rows = (first, *(e.arm for e in steps), *([_TOTAL] if gain else []))
+    series = [
+        Series("", _links(rows, ends), MUTED, "connector"),
+        *(
+            Series(verdict, tuple(point(e.arm, e.difference, at) for e, at in zip(steps, ends, strict=False) if e.verdict == verdict), colour, "bar")
+            for verdict, colour in VERDICTS.items()
+        ),
+        Series("", (point(_TOTAL, gain, start.point),) if gain else (), INK, "bar"),
+        Series("", (point(first, start),), INK, "dot"),
+    ]  # fmt: skip
+    texts = (f"{start.point:.3f}", *map(_gain_text, [*(e.difference for e in steps), *([gain] if gain else [])]))
     return RowChart(
-        "ladder", "What each step adds", study.score_title, rows if whole else rows[:-1],
-        (Panel("", (Series("", tuple(links if whole else links[:-2]), MUTED, "connector"), *_filled(series), *whole,
-                    Series(first, (point(first, start),), INK, "dot"))),),
-        texts=(f"{start.point:.3f}", *(signed(e.difference.point) for e in steps), *([signed(gain.point)] if gain else [])),
+        "ladder", "What each step adds to the one before", _SCORE, rows, (Panel("", _filled(series)),), texts=texts,
         notes=study.notes(steps),
     )  # fmt: skip
 
 
 def shapley_bars(study: Comparisons) -> Chart | LeftOut:
     """Each factor's share of the gain from none to all, beside what was guessed."""
-    ablation = study.records.settings.ablation
     found = _attribution(study)
     if isinstance(found, LeftOut):
         return found
-    guesses = {name: factor.guess for name, factor in ablation.factors.items()}
-    bars = tuple(point(s.factor, s.value) for s in found.shares)
-    total = (point("all factors", found.total),)
-    guessed = tuple(
-        Point(name, value) for name, text in guesses.items() if (value := guessed_gain(text, found.total.point)) is not None
-    )
-    notes = [
-        f"95 % intervals: {'Student' + chr(39) + 's t over ' + str(found.n) + ' seeds' if found.n > 1 else 'none (one seed)'}. "
-        "The bars of the factors add up to the last one.",
-        *([f"Guesses of the authors: {'; '.join(f'{k}: {v}' for k, v in guesses.items() if v)}."] if any(guesses.values()) else []),
+    guesses = {name: f.guess for name, f in study.records.settings.ablation.factors.items() if f.guess}
+    gains = {name: guessed_gain(text, found.total.point) for name, text in guesses.items()}
+    guessed = tuple(Point(name, gain) for name, gain in gains.items() if gain is not None)
+    series = [
+        Series("Shapley value", tuple(point(s.factor, s.value) for s in found.shares), BLUE, "bar"),
+        Series("", (point(_ALL, found.total),), INK, "bar"),
+        Series("authors' guess", guessed, VERMILION, "diamond"),
     ]
-    series = [Series("Shapley value", bars, BLUE, "bar"), Series("all factors", total, MUTED, "bar")]
+    intervals = f"Student's t over {found.n} seeds" if found.n > 1 else "none (one seed)"
+    said = "; ".join(f"{name}: {text}" for name, text in guesses.items())
     return RowChart(
-        "shapley", "What each factor adds, averaged over the orders of adding", f"gain in {study.score_title}",
-        (*(s.factor for s in found.shares), "all factors"),
-        (Panel("", _filled([*series, Series("guess", guessed, VERMILION, "diamond")])),), reference=0.0,
-        texts=tuple(signed(e.point) + interval_text(*e[1:]) for e in (*(s.value for s in found.shares), found.total)),
-        notes=tuple(notes),
+        "shapley", "What each factor adds, averaged over the orders of adding", f"gain in {_SCORE}",
+        (*(s.factor for s in found.shares), _ALL), (Panel("", _filled(series)),), reference=0.0,
+        texts=tuple(map(_gain_text, (*(s.value for s in found.shares), found.total))),
+        notes=(f"95 % intervals: {intervals}. The factors add up to the last bar.", *([f"Authors' guesses: {said}."] if said else [])),
     )  # fmt: skip
 
 
@@ -176,24 +185,21 @@ def guessed_gain(text: str | None, total: float) -> float | None:
 
 
 def delta_map(study: Comparisons) -> Chart | LeftOut:
-    """IoU of each class of each arm minus the baseline's."""
+    """IoU of each class of each arm minus the baseline's, where both have the class."""
     reference, records = study.records.baseline, study.records
-    if reference not in records.matrices:
-        return LeftOut("class_differences", f"baseline '{reference}' has no confusion matrices")
-    names, seeds = records.classes(reference), set(records.matrices[reference])
-    same = {a: m for a, m in records.matrices.items() if a in study.scores and records.classes(a) == names and seeds & set(m)}
-    if len(same) < 2:
-        return LeftOut("class_differences", "no other arm has confusion matrices of the baseline's classes and seeds")
-    deltas = class_deltas(same, reference, np.random.default_rng(0))
-    present = [i for i in range(len(names)) if any(not np.isnan(own[i].point) for own in deltas.values())]
-    cells = tuple(tuple(point(names[i], own[i]) for i in present) for own in deltas.values())
-    other = [arm for arm in study.scores if arm not in same]
+    arms = [a for a in study.scores if a != reference and study.pairs(a, reference) and _shared_matrices(records, a, reference)]
+    if not arms:
+        return LeftOut("class_differences", f"no arm has confusion matrices of the same seeds and frames as '{reference}'")
+    found = {arm: _deltas(records, arm, reference) for arm in arms}
+    names = [n for n in records.classes(reference) if any(not np.isnan(own[n].point) for own in found.values() if n in own)]
+    cells = tuple(tuple(point(n, own.get(n, _UNKNOWN)) for n in names) for own in found.values())
+    other = [arm for arm in study.scores if arm not in (reference, *arms)]
     return HeatMap(
         "class_differences", f"IoU of each class, difference from {reference}", "IoU difference, percentage points",
-        tuple(deltas), tuple(names[i] for i in present), cells,
+        tuple(arms), tuple(names), cells,
         notes=(
-            "Bold: the 95 % interval over images (not over seeds) leaves out 0.",
-            *([f"Left out, other classes or no matrices: {listed(other)}."] if other else []),
+            "Bold: the 95 % interval over images leaves out 0 (it says nothing of another training).",
+            *([f"Left out: {listed(other)}."] if other else []),
         ),
     )  # fmt: skip
 
@@ -215,7 +221,7 @@ def rules(study: Comparisons) -> Chart | LeftOut:
     return RowChart(
         "scoring_rules", "The same predictions under every scoring rule", "validation score, 0–1", tuple(shown),
         (Panel("", tuple(series)),), texts=tuple(f"best: {short(_best(found, name))}" for name in shown),
-        notes=("Mean over seeds. 'miou' is ours; each rule's definition: harness score.",),
+        notes=("Mean over seeds. 'miou' is ours.", *chosen_on_test(records, arms)),
     )  # fmt: skip
 
 
@@ -223,17 +229,27 @@ def returns(study: Comparisons) -> Chart | LeftOut:
     """Gain over the first rung against what was spent up to each rung."""
     if not study.is_ladder:
         return LeftOut("diminishing_returns", "the design is no ladder")
-    if len(study.effects) < 1:
+    if not study.effects:
         return LeftOut("diminishing_returns", _too_few(study))
-    first = study.records.baseline
+    first, records = study.records.baseline, study.records
     gains = {first: Estimate(0.0, np.nan, np.nan)} | {e.arm: e.difference for e in study.effects}
-    seconds = np.cumsum([np.mean([t.seconds for t in study.records.trials[arm].values()]) for arm in gains])
+    seconds = np.cumsum([np.mean([t.seconds for t in records.trials[arm].values()]) for arm in gains]).tolist()
     unit, size = ("hours", _HOUR) if seconds[-1] >= 2 * _HOUR else ("minutes", 60)
-    points = tuple(point(s / size, gain, label=arm) for s, (arm, gain) in zip(seconds.tolist(), gains.items(), strict=True))
-    points = tuple(Point(p.at, p.value, p.low, p.high, label=p.label) for p in points)
-    panel = Panel("", (Series("gain", points, BLUE, "line"),), f"training and validation so far, {unit}, mean over seeds",
-                  f"gain in {study.score_title}")  # fmt: skip
-    return LineChart("diminishing_returns", f"Gain over {first} against what it cost", (panel,), notes=study.notes(study.effects)[:1])
+    points = tuple(Point(s / size, *gain, label=arm) for s, (arm, gain) in zip(seconds, gains.items(), strict=True))
+    panel = Panel("", (Series("gain", points, BLUE, "line"),), f"training and validation so far, {unit}", f"gain in {_SCORE}")
+    return LineChart(
+        "diminishing_returns", f"Gain over {first} against what it cost", (panel,),
+        notes=("Cost: mean over seeds, summed from rung to rung.", *study.notes(study.effects)),
+    )  # fmt: skip
+
+
+def _links(rows: Sequence[str], ends: Sequence[float]) -> tuple[Point, ...]:
+    """Where each bar ends and the next begins, in pairs."""
+    return tuple(Point(row, end) for i, end in enumerate(ends[:-1]) for row in rows[i : i + 2])
+
+
+def _gain_text(gain: Estimate) -> str:
+    return signed(gain.point) + interval_text(gain.low, gain.high)
 
 
 def _filled(series: Sequence[Series]) -> tuple[Series, ...]:
@@ -248,10 +264,9 @@ def _too_few(study: Comparisons) -> str:
 def _attribution(study: Comparisons) -> Attribution | LeftOut:
     ablation = study.records.settings.ablation
     design, factors = ablation.design, list(ablation.factors)
-    if not (isinstance(design, Shapley) or isinstance(design, Factorial) and design.halvings == 0):
-        return LeftOut("shapley", "the design does not run every combination of factors")
-    sampled = isinstance(design, Shapley) and len(factors) > SHAPLEY_EXACT
-    orders = shapley_orders(factors, design.permutations) if sampled else None
+    if not isinstance(design, Shapley):
+        return LeftOut("shapley", "the design is no shapley")
+    orders = shapley_orders(factors, design.permutations) if len(factors) > SHAPLEY_EXACT else None
     missing = [arm for arm in study.records.arms if arm not in study.scores]
     if missing:
         return LeftOut("shapley", f"{len(missing)} combinations of factors have no complete trial, the first '{missing[0]}'")
@@ -261,11 +276,34 @@ def _attribution(study: Comparisons) -> Attribution | LeftOut:
     return attribute(scores, factors, np.random.default_rng(0), orders)
 
 
+def _shared_matrices(records: AblationRecords, arm: str, reference: str) -> set[int]:
+    return set(records.matrices.get(arm, ())) & set(records.matrices.get(reference, ()))
+
+
+def _deltas(records: AblationRecords, arm: str, reference: str) -> dict[str, Estimate]:
+    """IoU minus the reference's of the classes that both have; all others are lumped into one that is dropped."""
+    shared = [name for name in records.classes(reference) if name in records.classes(arm)]
+    lumped = {
+        a: {seed: _lump(m, [shared.index(n) if n in shared else len(shared) for n in records.classes(a)], len(shared))
+            for seed, m in records.matrices[a].items()}
+        for a in (reference, arm)
+    }  # fmt: skip
+    found = class_deltas(lumped, reference, np.random.default_rng(0))[arm]
+    return dict(zip(shared, found[: len(shared)], strict=True))
+
+
+def _lump(matrices: NDArray[np.int64], places: Sequence[int], rest: int) -> NDArray[np.int64]:
+    """Matrices (N, C, C+1) with class i moved to places[i], of 0 to `rest`; IoUs of unmerged classes stay."""
+    onto = np.zeros((len(places) + 1, rest + 2), np.int64)
+    onto[np.arange(len(places) + 1), [*places, rest + 1]] = 1
+    return onto[:-1, :-1].T @ matrices @ onto
+
+
 def _by_rule(records: AblationRecords, arm: str) -> dict[str, Estimate]:
     """Score under every convention, mean over seeds; nan where the rule does not apply."""
     names = records.classes(arm)
     values = {k: np.array([rule(m, names) for m in records.matrices[arm].values()]) for k, rule in CONVENTIONS.items()}
-    return {k: Estimate(np.nan, np.nan, np.nan) if np.isnan(v).any() else mean_interval(v) for k, v in values.items()}
+    return {k: _UNKNOWN if np.isnan(v).any() else mean_interval(v) for k, v in values.items()}
 
 
 def _best(found: Mapping[str, Mapping[str, Estimate]], rule: str) -> str:

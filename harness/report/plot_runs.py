@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from harness.config.ablation import Ladder, design_arms
 from harness.metrics import counts, iou, miou
-from harness.report.plot_shapes import INK, Chart, LeftOut, LineChart, Panel, Point, RowChart, Series, point
+from harness.report.plot_shapes import INK, MUTED, Chart, LeftOut, LineChart, Panel, Point, RowChart, Series, point
 from harness.report.plot_style import (
     GROUPS,
     TEST,
@@ -19,7 +19,6 @@ from harness.report.plot_style import (
     file_names,
     listed,
     plural,
-    short,
 )
 from harness.report.records import AblationRecords
 from harness.stats import Estimate, bootstrap_weights, mean_interval, percentile_interval
@@ -70,7 +69,7 @@ def class_bars(records: AblationRecords) -> Chart | LeftOut:
     ]
     return RowChart(
         "class_iou", "Validation IoU of each class", "IoU, 0–1", tuple(found), tuple(panels), _columns(panels),
-        limits=(0.0, 1.0), notes=(_interval_note(records.matrices),),
+        limits=(0.0, 1.0), notes=(_interval_note(records.matrices), *chosen_on_test(records, found)),
     )  # fmt: skip
 
 
@@ -86,7 +85,7 @@ def validation_and_test(records: AblationRecords) -> Chart | LeftOut:
         Panel(
             name,
             (
-                Series("", _gaps(found["validation"], found["test"], name), "muted", "connector"),
+                Series("", _gaps(found["validation"], found["test"], name), MUTED, "connector"),
                 Series("validation", _rows(found["validation"], name), VALIDATION, "dot"),
                 Series("test", _rows(found["test"], name), TEST, "ring"),
             ),
@@ -95,7 +94,7 @@ def validation_and_test(records: AblationRecords) -> Chart | LeftOut:
     ]
     return RowChart(
         "validation_test", "IoU of each class on validation and test frames", "IoU, 0–1", tuple(both), tuple(panels),
-        _columns(panels), limits=(0.0, 1.0), notes=("Mean over seeds, weights of the best validation epoch.",),
+        _columns(panels), limits=(0.0, 1.0), notes=("Mean over seeds, weights of the best epoch.", *chosen_on_test(records, both)),
     )  # fmt: skip
 
 
@@ -118,7 +117,7 @@ def class_journey(records: AblationRecords) -> Chart | LeftOut:
         for name in _panel_names(found)
     )
     panel = Panel("", lines, "", "validation IoU, 0–1", ticks=tuple(rungs), ends=True)
-    return LineChart("class_journey", "Each class along the ladder", (panel,), notes=("Mean over seeds.",))
+    return LineChart("class_journey", "Each class along the ladder", (panel,), notes=("Mean over seeds.", *chosen_on_test(records, rungs)))
 
 
 def class_shares(records: AblationRecords) -> Chart | LeftOut:
@@ -162,10 +161,8 @@ def _curves(records: AblationRecords, arm: str, name: str) -> Chart | LeftOut:
     if not runs:
         return LeftOut(name, f"arm '{arm}' trains for 0 epochs")
     trials = records.trials[arm].values()
-    losses = {row.epoch: row.val_loss for rows in runs for row in rows}
     best = [(t.best_epoch, t.score) for t in trials if t.best_epoch is not None]
     at_best = [(r.epoch, r.val_loss) for t in trials for r in records.epochs[arm][t.seed] if r.epoch == t.best_epoch]
-    del losses
     panels = (
         _panel("Loss", "loss", runs, {"train": (_train_loss, TRAINING), "validation": (_val_loss, VALIDATION)}, at_best),
         _panel("Score", _score_name(records, arm), runs, _score_lines(runs), best),
@@ -251,8 +248,19 @@ def _trains(rows: Sequence[EpochRow]) -> bool:
     return any(row.epoch > 0 for row in rows)
 
 
+def rule_of(records: AblationRecords, arm: str) -> str:
+    """The rule by which an arm's trials were scored and their best epochs chosen."""
+    return records.arms[arm].experiment.protocol.score
+
+
+def chosen_on_test(records: AblationRecords, arms: Iterable[str]) -> tuple[str, ...]:
+    """A note where an arm's validation frames are the test frames."""
+    found = [arm for arm in arms if records.arms[arm].experiment.protocol.select_on_test]
+    return (f"Best epoch chosen and scored on the test frames: {listed(found)}.",) if found else ()
+
+
 def _score_name(records: AblationRecords, arm: str) -> str:
-    rule = records.arms[arm].experiment.protocol.score
+    rule = rule_of(records, arm)
     return "mIoU, 0–1" if rule == "miou" else f"{rule}, 0–1"
 
 

@@ -7,7 +7,8 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from harness.config import CustomTaxonomy, Experiment
+from harness.config import Experiment
+from harness.config.data import CustomTaxonomy
 
 # Okabe and Ito, Color universal design (2008)
 BLUE, VERMILION, GREEN, AMBER, PURPLE, SKY = "#0072b2", "#d55e00", "#009e73", "#e69f00", "#cc79a7", "#56b4e9"

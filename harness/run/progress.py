@@ -49,7 +49,10 @@ class Progress:
         scores = self.running.pop(trial_id, [])
         if row is not None:
             self.ended_rows.append(row)
-            self.console.print(_ended_line(row, scores), highlight=False, no_wrap=True, overflow="ellipsis")
+            crop = row.error is None
+            self.console.print(
+                _ended_line(row, scores), highlight=False, no_wrap=crop, overflow="ellipsis" if crop else "fold"
+            )
 
     def _panel(self) -> Group:
         table = Table.grid(padding=(0, 2))

@@ -85,7 +85,7 @@ def test_a_missing_kind_is_refused_with_the_kinds(text: str, message: str) -> No
     [
         ("data: {normalise: imagnet}", "data.normalise: 'imagnet' is not a choice; did you mean 'imagenet'?"),
         ("training: {precision: fp8}", "training.precision: 'fp8' is not a choice; known: bf16, fp16, fp32"),
-        ("training: {epochs: 0}", "training.epochs: input should be greater than or equal to 1, not 0"),
+        ("training: {epochs: -1}", "training.epochs: input should be greater than or equal to 0, not -1"),
         ("optimiser: {kind: sgd, momentum: 1.0}", "optimiser.momentum: input should be less than 1, not 1.0"),
         ("optimiser: {kind: adamw, lr: .nan}", "optimiser.lr: input should be a finite number, not nan"),
         ("optimiser: {kind: adamw, lr: .inf}", "optimiser.lr: input should be a finite number, not inf"),

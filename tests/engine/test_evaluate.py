@@ -12,11 +12,19 @@ from torchvision.transforms import functional as V
 
 from harness.config import Experiment
 from harness.data import Frame, build_taxonomy, dataset_root, list_frames, read_image, read_mask
-from harness.engine.evaluate import Evaluation, evaluate, open_eval_frames, open_train_frames
+from harness.engine.evaluate import (
+    Evaluation,
+    evaluate,
+    evaluating,
+    freeze_batchnorm,
+    open_eval_frames,
+    open_train_frames,
+)
 from harness.engine.inference import View
+from harness.errors import ModelError
 from harness.losses import build_loss
 from harness.metrics import confusion_matrix
-from harness.models import build_model
+from harness.models import SegmentationModel, build_model
 
 CPU = torch.device("cpu")
 #: three val frames of 37 x 53, seen at 24 x 40
@@ -150,3 +158,141 @@ def test_training_frames_stay_native_where_the_policy_crops(
     experiment: Callable[..., Experiment], policy: str, size: tuple[int, int]
 ) -> None:
     assert open_train_frames(experiment(ODD | {"augmentation.policy": policy})).size == size
+
+
+@pytest.mark.parametrize("raster", ["native", "input"])
+def test_suppressed_classes_are_never_predicted_and_the_loss_still_sees_them(
+    experiment: Callable[..., Experiment], raster: str
+) -> None:
+    plain = experiment(ODD | {"evaluation.raster": raster})
+    model, names = _model(plain), build_taxonomy(plain.taxonomy).names
+    loss = build_loss(plain.loss, np.ones(len(names)), names)
+    free = _evaluate(plain, model, loss=loss)
+    # the two that are predicted most
+    gone = free.matrices.sum((0, 1))[:-1].argsort()[-2:]
+    chosen = experiment(ODD | {"evaluation.raster": raster, "evaluation.suppress": [names[i] for i in gone]})
+
+    result = _evaluate(chosen, model, loss=loss)
+
+    assert free.matrices[:, :, gone].sum() > 0
+    assert result.matrices[:, :, gone].sum() == 0
+    # every pixel is predicted, by the best of the classes that are left
+    assert result.matrices.sum() == free.matrices.sum()
+    for matrix, frame in zip(result.matrices, list_frames(dataset_root(plain.data), "val"), strict=True):
+        logits, truth = _one_frame(plain, model, frame)
+        logits[:, gone] = logits.min() - 1
+        np.testing.assert_array_equal(matrix, _confusion(logits, truth))
+    assert result.loss == free.loss and np.isfinite(result.loss)
+
+
+# ---- BatchNorm ----
+
+
+class _Normalised(nn.Module):
+    """A network whose logits are the normalised pixels: one BatchNorm with statistics of its own, and dropout."""
+
+    def __init__(self, momentum: float | None) -> None:
+        super().__init__()
+        torch.manual_seed(2)
+        self.norm = nn.BatchNorm2d(3, momentum=momentum)
+        self.norm.running_mean.fill_(0.3)
+        self.norm.running_var.fill_(4.0)
+        self.norm.num_batches_tracked.fill_(17)
+        self.dropout = nn.Dropout(0.9)
+        self.up = nn.Conv2d(3, 10, 1)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return self.up(self.dropout(self.norm(images)))
+
+
+def _state(model: nn.Module) -> dict[str, list]:
+    return {name: tensor.tolist() for name, tensor in model.state_dict().items()}
+
+
+def test_batch_statistics_are_those_of_the_batch_at_hand() -> None:
+    model, images = _Normalised(0.1), torch.rand(3, 3, 8, 8) + 5
+
+    with torch.no_grad(), evaluating(model, "batch"):
+        adapted = model(images)
+    with torch.no_grad(), evaluating(model, "stored"):
+        stored = model(images)
+
+    mean, variance = images.mean((0, 2, 3), keepdim=True), images.var((0, 2, 3), correction=0, keepdim=True)
+    torch.testing.assert_close(adapted, model.up((images - mean) / (variance + 1e-5).sqrt()).detach())
+    torch.testing.assert_close(stored, model.up((images - 0.3) / (4.0 + 1e-5) ** 0.5).detach())
+
+
+@pytest.mark.parametrize("momentum", [0.1, None])
+def test_batch_statistics_leave_the_stored_ones_their_count_and_the_momentum_as_they_were(
+    momentum: float | None,
+) -> None:
+    model = _Normalised(momentum)
+    before = _state(model)
+
+    for _ in range(2):
+        with torch.inference_mode(), evaluating(model, "batch"):
+            model(torch.rand(2, 3, 8, 8))
+
+    # the count too: without a momentum the next training step divides by it
+    assert _state(model) == before
+    assert (model.norm.momentum, model.norm.track_running_stats, model.norm.training) == (momentum, True, False)
+    model.train()(torch.rand(2, 3, 8, 8))
+    assert _state(model)["norm.running_mean"] != before["norm.running_mean"]
+
+
+def test_batch_statistics_are_given_back_after_an_error_too() -> None:
+    model = _Normalised(0.1)
+
+    with pytest.raises(RuntimeError, match="should contain 4 elements"), evaluating(model, "batch"):
+        model(torch.rand(2, 4, 8, 8))
+
+    assert (model.norm.track_running_stats, model.norm.training) == (True, False)
+
+
+def test_a_batch_of_one_image_that_is_pooled_to_one_pixel_has_no_statistics() -> None:
+    # 317 validation frames in batches of 4 end with one image, and DeepLabV3+ pools it before a BatchNorm
+    model = nn.Sequential(nn.AdaptiveAvgPool2d(1), _Normalised(0.1))
+
+    with pytest.raises(ModelError, match="evaluation.batch_size of 2 or more that leaves no last batch of one image"):
+        with evaluating(model, "batch"):
+            model(torch.rand(1, 3, 8, 8))
+    with evaluating(model, "stored"):
+        assert model(torch.rand(1, 3, 8, 8)).isfinite().all()
+
+
+def test_a_model_is_scored_with_batch_statistics_and_does_not_change(experiment: Callable[..., Experiment]) -> None:
+    sizes = {"evaluation.batchnorm": "batch", "evaluation.batch_size": 3}
+    stored, whole = experiment(ODD), experiment(ODD | sizes)
+    model = _model(stored)
+    before = _state(model)
+
+    result = _evaluate(whole, model)
+
+    assert _state(model) == before
+    assert not any(module.training for module in model.modules())
+    assert (result.matrices != _evaluate(stored, model).matrices).any()
+    # all three frames are one batch here, and this is what the model says in training mode
+    frames, classes = list_frames(dataset_root(whole.data), "val"), build_taxonomy(whole.taxonomy)
+    pixels = torch.stack([_pixels(frame, whole) for frame in frames])
+    with torch.no_grad():
+        logits = F.interpolate(model.train()(pixels), (37, 53), mode="bilinear", align_corners=False)
+    for matrix, frame, one in zip(result.matrices, frames, logits.split(1), strict=True):
+        np.testing.assert_array_equal(matrix, _confusion(one, classes.to_classes(read_mask(frame.mask), frame.name)))
+
+
+def _pixels(frame: Frame, experiment: Experiment) -> torch.Tensor:
+    height, width = experiment.data.input_size
+    image = cv2.resize(read_image(frame.image), (width, height), interpolation=cv2.INTER_LINEAR)
+    return V.normalize(torch.from_numpy(image).permute(2, 0, 1) / 255, [0.485, 0.456, 0.406], [0.229, 0.224, 0.225])
+
+
+def test_frozen_batchnorm_reaches_every_norm_and_nothing_else(experiment: Callable[..., Experiment]) -> None:
+    model: SegmentationModel = build_model(experiment({"model.head": {"kind": "conv_stack"}}).model, 10).train()
+    norms = [m for m in model.modules() if isinstance(m, nn.BatchNorm2d)]
+    others = [m for m in model.modules() if not isinstance(m, nn.BatchNorm2d) and not list(m.children())]
+
+    freeze_batchnorm(model)
+
+    assert len(norms) > 5 and not any(m.training for m in norms)
+    assert all(p.requires_grad for m in norms for p in m.parameters())
+    assert model.training and any(m.training for m in others)

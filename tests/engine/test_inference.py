@@ -9,7 +9,8 @@ from torch.nn import functional as F
 from torchvision.transforms import functional as V
 
 from harness.config import Experiment
-from harness.engine.inference import View, class_logits, normalise, resize_logits, views
+from harness.data import build_taxonomy
+from harness.engine.inference import View, class_logits, normalise, predicted_classes, resize_logits, views
 
 IMAGENET = {"mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]}
 
@@ -141,3 +142,104 @@ def test_the_network_runs_in_the_precision_asked_for_and_logits_are_float32(
     assert seen == [dtype]
     assert logits.dtype == torch.float32
     torch.testing.assert_close(logits, class_logits(lopsided, _images(), (32, 48), experiment()), rtol=0.05, atol=0.02)
+
+
+VIT = {"model.backbone": "vit_base_patch14_reg4_dinov2", "model.stride": None, "data.input_size": [364, 644]}
+SMP = {"kind": "smp", "decoder": "DeepLabV3Plus", "encoder": "resnet101", "weights": "none"}
+
+
+def test_the_eight_views_of_ignitias_phase_6_are_floored_to_patches(experiment: Callable[..., Experiment]) -> None:
+    tta = {"scales": [0.9, 1.0, 1.1, 1.2], "flip": True, "rounding": "floor"}
+    whole = experiment(VIT | {"evaluation.tta": tta})
+
+    sizes = [(322, 574), (364, 644), (392, 700), (434, 770)]
+    assert views(whole, whole.evaluation.tta) == tuple(View(*size, flip) for size in sizes for flip in (False, True))
+    # rounded to the nearest, as their document has it, one size is another
+    nearest = experiment(VIT | {"evaluation.tta": tta | {"rounding": "nearest"}})
+    assert [(v.height, v.width) for v in views(nearest, nearest.evaluation.tta)[::2]] == [
+        (322, 574), (364, 644), (406, 714), (434, 770)
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("rounding", ["nearest", "floor"])
+def test_the_six_views_of_codecrunch_are_exact_whatever_the_rounding(
+    experiment: Callable[..., Experiment], rounding: str
+) -> None:
+    tta = {"scales": [0.75, 1.0, 1.25], "flip": True, "rounding": rounding}
+    whole = experiment({"model": SMP, "data.input_size": [512, 896], "evaluation.tta": tta})
+
+    sizes = [(384, 672), (512, 896), (640, 1120)]
+    assert views(whole, whole.evaluation.tta) == tuple(View(*size, flip) for size in sizes for flip in (False, True))
+
+
+def test_an_exact_multiple_is_not_floored_away_by_the_last_bit(experiment: Callable[..., Experiment]) -> None:
+    # 350 * 1.4 is 489.99999999999994 in floating point, and 35 patches of 14
+    tta = {"scales": [1.4], "rounding": "floor"}
+    whole = experiment(VIT | {"data.input_size": [350, 350], "evaluation.tta": tta})
+
+    assert views(whole, whole.evaluation.tta) == (View(490, 490, False),)
+
+
+def test_a_floored_view_keeps_at_least_one_patch(experiment: Callable[..., Experiment]) -> None:
+    whole = experiment(VIT | {"evaluation.tta": {"scales": [0.01], "rounding": "floor"}})
+
+    assert views(whole, whole.evaluation.tta) == (View(14, 14, False),)
+
+
+# ---- suppression ----
+
+SUPPRESSED = ["Ground Clutter", "Flowers", "Logs"]
+
+
+def _ten_class_logits() -> torch.Tensor:
+    """At half the size asked for, the suppressed classes ahead of all others everywhere."""
+    logits = torch.randn(1, 10, 16, 24, generator=torch.Generator().manual_seed(5))
+    logits[:, 4:7] += 10
+    return logits
+
+
+def test_the_next_best_class_takes_the_place_of_a_suppressed_one(experiment: Callable[..., Experiment]) -> None:
+    whole = experiment({"evaluation.suppress": SUPPRESSED})
+    taxonomy, logits = build_taxonomy(whole.taxonomy), _ten_class_logits()
+
+    predicted = predicted_classes(logits, whole, taxonomy)
+
+    left = [i for i, name in enumerate(taxonomy.names) if name not in SUPPRESSED]
+    assert [taxonomy.names.index(name) for name in SUPPRESSED] == [4, 5, 6]
+    assert torch.equal(predicted, torch.tensor(left)[logits[:, left].argmax(1)])
+    assert set(predicted_classes(logits, experiment(), taxonomy).unique().tolist()) <= {4, 5, 6}
+    # the loss sees these very logits afterwards
+    assert logits.isfinite().all()
+
+
+def test_suppressing_before_the_resize_makes_nan_that_wins_and_after_it_does_not(
+    experiment: Callable[..., Experiment],
+) -> None:
+    # CodeCrunch C-T7: 0 times -inf is nan in the interpolation, and argmax takes nan for the largest
+    whole = experiment({"evaluation.suppress": SUPPRESSED})
+    taxonomy, small = build_taxonomy(whole.taxonomy), _ten_class_logits()
+
+    trapped = small.clone()
+    trapped[:, 4:7] = -torch.inf
+    trapped = F.interpolate(trapped, size=(33, 50), mode="bilinear", align_corners=False)
+    ours = predicted_classes(resize_logits(small, (33, 50)), whole, taxonomy)
+
+    assert trapped.isnan().any()
+    wrong = torch.isin(trapped.argmax(1), torch.tensor([4, 5, 6]))
+    assert torch.equal(wrong, trapped.isnan().any(1))
+    assert not torch.isin(ours, torch.tensor([4, 5, 6])).any()
+    assert torch.equal(ours[~wrong], trapped.argmax(1)[~wrong])
+
+
+def test_views_of_other_sizes_and_suppression_give_finite_logits(
+    experiment: Callable[..., Experiment], lopsided: nn.Module
+) -> None:
+    names = {"taxonomy": {"kind": "named", "name": "falcon10"}, "evaluation.suppress": ["Trees"]}
+    whole = experiment(names)
+    looks = (View(24, 36, False), View(24, 36, True), View(40, 60, False))
+
+    logits = class_logits(lopsided, _images(), (45, 70), whole, looks)
+
+    assert logits.isfinite().all()
+    predicted = predicted_classes(logits, whole, build_taxonomy(whole.taxonomy))
+    assert (logits.argmax(1) == 0).any() and not (predicted == 0).any()

@@ -1,0 +1,68 @@
+"""Where labels stand in a matplotlib plot, so that none covers another."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.transforms import Bbox
+
+from harness.report.plot_shapes import Point
+from harness.report.plot_style import short
+
+_FONT = 7
+_LETTER = 0.6 * _FONT  # mean width of a letter, points
+#: offsets to try, in points, the nearest first
+_OFFSETS = [
+    (x, y) for distance in range(5, 90, 6) for x, y in ((distance, -distance), (-distance, distance), (5, -distance - 4),
+    (-5, distance + 4), (distance, distance), (-distance, -distance))
+]  # fmt: skip
+
+
+def spread_out(wanted: Sequence[float], gap: float, top: float = 1.0) -> list[float]:
+    """Heights (n,) as near to those wanted as a simple pass allows, at least `gap` apart, from 0 to `top`."""
+    order = np.argsort(wanted, kind="stable")
+    heights = np.array(wanted, dtype=float)[order]
+    for i in range(1, len(heights)):
+        heights[i] = max(heights[i], heights[i - 1] + gap)
+    limit = top
+    for i in range(len(heights) - 1, -1, -1):
+        heights[i] = min(heights[i], limit)
+        limit = heights[i] - gap
+    found = np.empty(len(heights))
+    found[order] = heights
+    return found.tolist()
+
+
+def place(ax: Axes, points: Sequence[Point]) -> None:
+    """Write each point's label near it, clear of the other labels and points, with a fine line where it is far."""
+    if not points:
+        return
+    ax.margins(0.1, 0.16)
+    figure = ax.figure.figure
+    figure.draw_without_rendering()
+    scale = 72 / figure.dpi
+    spots = [ax.transData.transform((p.at, p.value)) * scale for p in points]
+    inside = Bbox(ax.get_window_extent().get_points() * scale)
+    taken = [Bbox.from_extents(x - 4, y - 4, x + 4, y + 4) for x, y in spots]
+    for p, (x, y) in zip(points, spots, strict=True):
+        text = short(p.label)
+        offset, box = _free((x, y), len(text) * _LETTER, taken, inside)
+        taken.append(box)
+        far = {"arrowprops": {"arrowstyle": "-", "color": "#a9b0b9", "linewidth": 0.6, "shrinkA": 0, "shrinkB": 2}}
+        ax.annotate(
+            text, (p.at, p.value), offset, textcoords="offset points", fontsize=_FONT, va="center",
+            ha="left" if offset[0] > 0 else "right", **(far if np.hypot(*offset) > 9 else {}),
+        )  # fmt: skip
+
+
+def _free(spot: tuple[float, float], width: float, taken: Sequence[Bbox], inside: Bbox) -> tuple[tuple[int, int], Bbox]:
+    """The first offset whose text covers nothing and stays inside; the last one where there is none."""
+    for dx, dy in _OFFSETS:
+        left = spot[0] + dx - (0 if dx > 0 else width)
+        box = Bbox.from_extents(left, spot[1] + dy - _FONT * 0.65, left + width, spot[1] + dy + _FONT * 0.65)
+        within = inside.x0 <= box.x0 and box.x1 <= inside.x1 and inside.y0 <= box.y0 and box.y1 <= inside.y1
+        if within and not any(box.overlaps(other) for other in taken):
+            break
+    return (dx, dy), box
