@@ -22,6 +22,9 @@ def ablate(
     set_: Set = None,
     name: Name = None,
     seeds: Annotated[int | None, typer.Option(min=1, help="Replicates of every arm; none: the scale's.")] = None,
+    race: Annotated[
+        int | None, typer.Option(min=2, help="Further seeds, up to this many, for arms that are not resolved.")
+    ] = None,
     gpus_per_trial: Gpus = 0.0,
     cpus_per_trial: Cpus = 1.0,
     concurrency: Concurrency = None,
@@ -38,7 +41,7 @@ def ablate(
     what = inputs.change_ablation(read_section(Ablation, ablation), scale, data, set_ or [])
     folder = inputs.study_folder(name, f"{ablation.stem}-{scale}")
     resources = Resources(executor, gpus_per_trial, cpus_per_trial, concurrency, address)
-    study = run_ablation(folder, what, scale, seeds, resources, console, resume=resume)
+    study = run_ablation(folder, what, scale, seeds, resources, console, race=race, resume=resume)
     records = _write_reports(folder)
     console.print(ablation_summary(records))
     console.print(f"tables and plots → {folder.path}/report", highlight=False, soft_wrap=True)

@@ -9,6 +9,7 @@ from harness.errors import ModelError
 from harness.models.backbones import is_vit, probe_backbone, vit_patch
 from harness.models.build import build_model
 from harness.models.names import check_name, model_name
+from harness.models.segmentation_model import SegmentationModel
 
 #: what segmentation_models_pytorch asks of height and width: the encoder's output stride, where it asks
 SMP_MULTIPLES = {"Unet": 1, "PSPNet": 8, "DeepLabV3": 8, "DeepLabV3Plus": 16, "PAN": 16}
@@ -66,10 +67,21 @@ def needs_two_images(config: ModelConfig, size: tuple[int, int]) -> bool:
 
 
 def _dry_run(config: ModelConfig, size: tuple[int, int], images: int, training: bool) -> None:
-    without_weights = config.model_copy(update={"weights": "none"})
+    model = _without_memory(config).train(training)
     with torch.device("meta"), torch.no_grad():
-        model = build_model(without_weights, classes=2).train(training)
         model(torch.zeros(images, 3, *size))
+
+
+def _without_memory(config: ModelConfig) -> SegmentationModel:
+    without_weights = config.model_copy(update={"weights": "none"})
+    try:
+        with torch.device("meta"):
+            return build_model(without_weights, classes=2)
+    except RuntimeError as error:
+        if "meta tensors" not in str(error):
+            raise
+        # mix transformers (mit_b0 to mit_b5) read numbers from tensors while they are built
+        return build_model(without_weights, classes=2).to("meta")
 
 
 def _neighbours(pixels: int, multiple: int) -> str:

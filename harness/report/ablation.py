@@ -130,9 +130,7 @@ def _effects_table(records: AblationRecords) -> Table:
     rows = _against_baseline(records)
     factor = isinstance(records.settings.ablation.design, OneFactor | LeaveOneOut)
     columns = ("arm", *(["factor"] if factor else []), *_EFFECT_COLUMNS)
-    cells = [
-        (r.arm, *([_factor(records, r.arm)] if factor else []), *_effect_cells(records, r)) for r in rows
-    ]
+    cells = [(r.arm, *([_factor(records, r.arm)] if factor else []), *_effect_cells(records, r)) for r in rows]
     return _table(
         records,
         "effects",
@@ -180,9 +178,7 @@ def _against_previous(records: AblationRecords) -> list[_Row]:
     found = compare_ladder(paired, kept, _generator(), _matrices_of(records, paired)) if kept else []
     effects = {effect.arm: effect for effect in found}
     first = "first rung" if kept[:1] == list(why)[:1] else "no complete trial of a rung before it"
-    return [
-        _row(records, scores, r, against[r], effects.get(r), reason or first) for r, reason in why.items()
-    ]
+    return [_row(records, scores, r, against[r], effects.get(r), reason or first) for r, reason in why.items()]
 
 
 def _scores(records: AblationRecords) -> Scores:
@@ -216,9 +212,7 @@ def _unpaired(records: AblationRecords, scores: Scores, arm: str, against: str) 
     return "" if set(scores[arm]) & set(scores[against]) else f"shares no seed with {against}"
 
 
-def _row(
-    records: AblationRecords, scores: Scores, arm: str, against: str, effect: Effect | None, said: str
-) -> _Row:
+def _row(records: AblationRecords, scores: Scores, arm: str, against: str, effect: Effect | None, said: str) -> _Row:
     if effect:
         return _Row(arm, against, effect.n, effect.score, effect.interval, effect, effect.verdict)
     if arm not in scores:
@@ -283,9 +277,7 @@ def _warnings(records: AblationRecords, rows: Sequence[_Row]) -> list[str]:
             found += _unlike(records, row.arm, records.baseline)
     aside = [arm for arm in records.arms if arm not in {row.arm for row in rows}]
     if aside:
-        found.append(
-            f"{', '.join(aside)}: trained for the weights that others start from, not compared by the design"
-        )
+        found.append(f"{', '.join(aside)}: trained for the weights that others start from, not compared by the design")
     return found
 
 
@@ -294,9 +286,7 @@ def _unlike(records: AblationRecords, arm: str, base: str) -> list[str]:
     own = records.arms[arm].experiment
     found = []
     if _rule(records, arm) != "miou":
-        found.append(
-            f"{arm}: its best epoch was chosen by {_rule(records, arm)}; its score here is mIoU all the same"
-        )
+        found.append(f"{arm}: its best epoch was chosen by {_rule(records, arm)}; its score here is mIoU all the same")
     if own.protocol.select_on_test:
         found.append(f"{arm}: its best epoch was chosen on the test frames, and its score is theirs")
     raster = records.arms[base].experiment.evaluation.raster
@@ -388,11 +378,7 @@ def _gone(records: AblationRecords, arm: str, against: str) -> tuple[str, ...]:
     own, other = (records.arms[name].experiment.evaluation.suppress for name in (arm, against))
     gone = [name for name in own if name not in other]
     if arm in records.trials and against in records.trials:
-        gone += [
-            name
-            for name in records.classes(against)
-            if name not in records.classes(arm) and name not in other
-        ]
+        gone += [name for name in records.classes(against) if name not in records.classes(arm) and name not in other]
     return tuple(dict.fromkeys(gone))
 
 
@@ -463,9 +449,7 @@ def _conventions_table(records: AblationRecords) -> Table:
         *(f"{name}: {convention.definition}" for name, convention in CONVENTIONS.items()),
     ]
     columns = ("arm", "frames", "seeds", *CONVENTIONS)
-    return _table(
-        records, "conventions", "The same predictions under every scoring rule", columns, cells, notes
-    )
+    return _table(records, "conventions", "The same predictions under every scoring rule", columns, cells, notes)
 
 
 def _best_split(records: AblationRecords, arm: str) -> tuple[str, BySeed]:
@@ -479,9 +463,7 @@ def _best_split(records: AblationRecords, arm: str) -> tuple[str, BySeed]:
 
 def _per_class_table(records: AblationRecords) -> Table:
     ious = {arm: _mean_ious(records.matrices.get(arm, {}), records, arm) for arm in records.arms}
-    scores = {
-        arm: float(np.mean(list(values.values()))) for arm, values in scores_of(records.matrices).items()
-    }
+    scores = {arm: float(np.mean(list(values.values()))) for arm, values in scores_of(records.matrices).items()}
     cells = [(n, *(_class_cell(records, arm, n, ious[arm]) for arm in ious)) for n in _class_names(records)]
     cells.append(("mIoU", *(_number(scores.get(arm, math.nan)) for arm in ious)))
     notes = ["IoU over the validation frames, mean over seeds", *_class_notes(records)]
@@ -491,10 +473,7 @@ def _per_class_table(records: AblationRecords) -> Table:
 def _per_class_delta_table(records: AblationRecords) -> Table:
     arms = [arm for arm in records.arms if arm != records.baseline]
     deltas = {arm: _deltas(records, arm) for arm in arms}
-    cells = [
-        (name, *(_delta_cell(records, arm, name, deltas[arm]) for arm in arms))
-        for name in _class_names(records)
-    ]
+    cells = [(name, *(_delta_cell(records, arm, name, deltas[arm]) for arm in arms)) for name in _class_names(records)]
     notes = [
         f"IoU minus {records.baseline}'s over the validation frames, mean over the seeds of both; in brackets the 95 % "
         "interval over images: what other frames would change, not what another training would; no verdict is made "
@@ -612,9 +591,7 @@ def _cost_table(records: AblationRecords) -> Table:
     ]
     timed = [arm for arm in records.trials if records.arms[arm].experiment.training.score_training_set]
     if timed:
-        notes.append(
-            f"{', '.join(timed)}: the training set was scored in that time too: ms per image is unknown"
-        )
+        notes.append(f"{', '.join(timed)}: the training set was scored in that time too: ms per image is unknown")
     columns = (
         "arm", "trials", "epochs", "hours", "device", "seconds per epoch", "parameters", "ms per image", "peak MB",
     )  # fmt: skip
@@ -686,9 +663,7 @@ def _shapley_table(records: AblationRecords) -> Table:
         f"the values sum to the total gain from no factor to all, {total[0]}, over {found.n} seed(s); value interval: "
         "Student's t over seeds; share interval: bootstrap over seeds, too narrow with few",
         "a share is left out where the total gain is not told from 0",
-        f"estimated from {len(orders)} orders of factors"
-        if orders
-        else "every subset was run: no order error",
+        f"estimated from {len(orders)} orders of factors" if orders else "every subset was run: no order error",
         *([ONE_SEED] if found.n == 1 else []),
     ]
     return _table(records, "shapley", title, columns, cells, notes)
@@ -724,11 +699,7 @@ def _factorial_table(records: AblationRecords) -> Table:
     cells = [_factorial_cells(effect, factors, _guess_of(records, effect.factors)) for effect in found]
     if why:
         cells = [(name, *[_DASH] * 6, ablation.factors[name].guess or "") for name in factors]
-    kind = (
-        f"a fraction of resolution {fraction.resolution}"
-        if fraction.words
-        else "the full factorial: no aliases"
-    )
+    kind = f"a fraction of resolution {fraction.resolution}" if fraction.words else "the full factorial: no aliases"
     notes = [
         "main effect: mean score with the factor on minus with it off; interaction: half of what one factor changes "
         "in the other's effect; 95 % interval by least squares, seeds as blocks; Holm over the effects of this table",
@@ -741,9 +712,7 @@ def _factorial_table(records: AblationRecords) -> Table:
 def _factorial_cells(effect: FactorialEffect, factors: Sequence[str], guess: str) -> tuple[str, ...]:
     e = effect.effect
     verdict = "not resolved" if not effect.p_holm <= 0.05 else "better" if e.point > 0 else "worse"
-    aliases = ", ".join(
-        f"{'+' if sign > 0 else '-'}{_product(alias, factors)}" for sign, alias in effect.aliases
-    )
+    aliases = ", ".join(f"{'+' if sign > 0 else '-'}{_product(alias, factors)}" for sign, alias in effect.aliases)
     numbers = (_signed(e.point), _span(e, _signed), _p(effect.p), _p(effect.p_holm))
     return (_product(effect.factors, factors), *numbers, verdict, aliases, guess)
 
@@ -991,7 +960,8 @@ def _signed(value: float, digits: int = 4) -> str:
 
 
 def _percent(value: float) -> str:
-    return _DASH if math.isnan(value) else f"{100 * value:.1f} %"
+    # the sum makes -0.0 a plain 0
+    return _DASH if math.isnan(value) else f"{round(100 * value, 1) + 0.0:.1f} %"
 
 
 def _p(value: float) -> str:

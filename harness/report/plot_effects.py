@@ -16,7 +16,19 @@ from harness.ablate.shapley import Attribution, attribute
 from harness.config.ablation import Arms, Ladder, Shapley, design_arms
 from harness.metrics import CONVENTIONS
 from harness.report.plot_runs import MOST_ROWS, chosen_on_test, rule_of
-from harness.report.plot_shapes import INK, MUTED, Chart, HeatMap, LeftOut, LineChart, Panel, Point, RowChart, Series, point
+from harness.report.plot_shapes import (
+    INK,
+    MUTED,
+    Chart,
+    HeatMap,
+    LeftOut,
+    LineChart,
+    Panel,
+    Point,
+    RowChart,
+    Series,
+    point,
+)
 from harness.report.plot_style import BLUE, VERDICTS, VERMILION, interval_text, listed, ordered_colours, short, signed
 from harness.report.records import AblationRecords
 from harness.stats import Estimate, mean_interval
@@ -25,7 +37,7 @@ _OF_THE_GAIN = re.compile(r"(\d+(?:\.\d+)?)\s*% of the (?:total )?gain")
 _IN_POINTS = re.compile(r"([+-]0?\.\d+)")
 _HOUR = 3600
 _ALL, _TOTAL = "all factors", "first to last"
-_SCORE = "validation mIoU, 0–1"
+_SCORE = "validation mIoU (0–1)"
 _UNKNOWN = Estimate(np.nan, np.nan, np.nan)
 
 
@@ -74,11 +86,10 @@ class Comparisons:
     def notes(self, effects: Sequence[Effect]) -> tuple[str, ...]:
         """What the intervals are, which arms score other classes, and which could not be compared."""
         kinds = listed(list(dict.fromkeys(_INTERVALS[e.interval] for e in effects)))
-        verdict = "Colour: paired t tests over seeds, Holm's adjustment, at 5 %."
         there = {name for e in effects for name in (e.arm, e.against)}
         gone = [arm for arm in self._compared() if arm not in there]
         left_out = (f"Left out, no complete trial or no seed and frames in common: {listed(gone)}.",) if gone else ()
-        return (f"95 % intervals: {kinds}. {verdict}", *self._other_classes(there), *left_out)
+        return (f"95 % intervals: {kinds}.", *self._other_classes(there), *left_out)
 
     def _compared(self) -> tuple[str, ...]:
         design = self.records.settings.ablation.design
@@ -99,6 +110,7 @@ class Comparisons:
         return (f"A mean over other classes than that of {first}, so partly another score: {listed(others)}.",)
 
 
+_VERDICT = "Colour: the verdict of paired t tests over seeds, adjusted by Holm's rule, at 5 %."
 _INTERVALS = {
     "t over seeds": "Student's t over paired seeds",
     "bootstrap over images": "bootstrap over images (fewer than 3 seeds)",
@@ -121,7 +133,7 @@ def forest(study: Comparisons) -> Chart | LeftOut:
         "differences", f"Difference from {baseline}", f"difference in {_SCORE}",
         tuple(e.arm for e in effects), (Panel("", _filled(series)),), reference=0.0, band=floor,
         texts=tuple(_gain_text(e.difference) for e in effects),
-        notes=(*band, *study.notes(effects)),
+        notes=(*band, _VERDICT, *study.notes(effects)),
     )  # fmt: skip
 
 
@@ -148,7 +160,7 @@ def waterfall(study: Comparisons) -> Chart | LeftOut:
     texts = (f"{start.point:.3f}", *map(_gain_text, [*(e.difference for e in steps), *([gain] if gain else [])]))
     return RowChart(
         "ladder", "What each step adds to the one before", _SCORE, rows, (Panel("", _filled(series)),), texts=texts,
-        notes=study.notes(steps),
+        notes=(_VERDICT, *study.notes(steps)),
     )  # fmt: skip
 
 
@@ -215,12 +227,12 @@ def rules(study: Comparisons) -> Chart | LeftOut:
     found = {arm: _by_rule(records, arm) for arm in arms}
     shown = [name for name in CONVENTIONS if any(not np.isnan(own[name].point) for own in found.values())]
     series = [
-        Series(arm, tuple(point(name, found[arm][name]) for name in shown if not np.isnan(found[arm][name].point)), colour, "dot")
+        Series(arm, tuple(point(name, found[arm][name]) for name in shown if not np.isnan(found[arm][name].point)), colour, "speck")
         for arm, colour in zip(arms, ordered_colours(len(arms)), strict=True)
     ]
     return RowChart(
-        "scoring_rules", "The same predictions under every scoring rule", "validation score, 0–1", tuple(shown),
-        (Panel("", tuple(series)),), texts=tuple(f"best: {short(_best(found, name))}" for name in shown),
+        "scoring_rules", "The same predictions under every scoring rule", "validation score (0–1)", tuple(shown),
+        (Panel("", tuple(series)),), texts=tuple(f"best: {short(_best(found, name), 20)}" for name in shown),
         notes=("Mean over seeds. 'miou' is ours.", *chosen_on_test(records, arms)),
     )  # fmt: skip
 
@@ -236,7 +248,7 @@ def returns(study: Comparisons) -> Chart | LeftOut:
     seconds = np.cumsum([np.mean([t.seconds for t in records.trials[arm].values()]) for arm in gains]).tolist()
     unit, size = ("hours", _HOUR) if seconds[-1] >= 2 * _HOUR else ("minutes", 60)
     points = tuple(Point(s / size, *gain, label=arm) for s, (arm, gain) in zip(seconds, gains.items(), strict=True))
-    panel = Panel("", (Series("gain", points, BLUE, "line"),), f"training and validation so far, {unit}", f"gain in {_SCORE}")
+    panel = Panel("", (Series("", points, BLUE, "line"),), f"training and validation so far, {unit}", f"gain in {_SCORE}")
     return LineChart(
         "diminishing_returns", f"Gain over {first} against what it cost", (panel,),
         notes=("Cost: mean over seeds, summed from rung to rung.", *study.notes(study.effects)),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -20,18 +21,22 @@ _OFFSETS = [
 ]  # fmt: skip
 
 
-def spread_out(wanted: Sequence[float], gap: float, top: float = 1.0) -> list[float]:
-    """Heights (n,) as near to those wanted as a simple pass allows, at least `gap` apart, from 0 to `top`."""
+def spread_out(wanted: Sequence[float], gap: float) -> list[float]:
+    """Heights (n,) in [0, 1], at least `gap` apart where they fit, as near to those wanted as least squares finds.
+
+    Isotonic regression by pooling neighbours: Barlow et al., Statistical Inference under Order Restrictions (1972).
+    """
     order = np.argsort(wanted, kind="stable")
-    heights = np.array(wanted, dtype=float)[order]
-    for i in range(1, len(heights)):
-        heights[i] = max(heights[i], heights[i - 1] + gap)
-    limit = top
-    for i in range(len(heights) - 1, -1, -1):
-        heights[i] = min(heights[i], limit)
-        limit = heights[i] - gap
-    found = np.empty(len(heights))
-    found[order] = heights
+    steps = gap * np.arange(len(order))
+    groups: list[list[float]] = []
+    for height in (np.asarray(wanted, dtype=float)[order] - steps).tolist():
+        groups.append([height])
+        while len(groups) > 1 and np.mean(groups[-2]) > np.mean(groups[-1]):
+            last = groups.pop()
+            groups[-1] += last
+    level = [float(np.mean(group)) for group in groups for _ in group]
+    found = np.empty(len(order))
+    found[order] = np.clip(level, 0, max(0.0, 1 - gap * (len(order) - 1))) + steps
     return found.tolist()
 
 
@@ -45,7 +50,10 @@ def place(ax: Axes, points: Sequence[Point]) -> None:
     scale = 72 / figure.dpi
     spots = [ax.transData.transform((p.at, p.value)) * scale for p in points]
     inside = Bbox(ax.get_window_extent().get_points() * scale)
-    taken = [Bbox.from_extents(x - 4, y - 4, x + 4, y + 4) for x, y in spots]
+    ends = [(ax.transData.transform([(p.at, p.low), (p.at, p.high)]) * scale).tolist() for p in points if p.low < p.high]
+    taken = [_around(x, y, 4) for x, y in spots]
+    taken += [_around(*spot, 2) for one, other in pairwise(spots) for spot in np.linspace(one, other, 40)]
+    taken += [Bbox.from_extents(x - 1, low, x + 1, high) for (x, low), (_, high) in ends]
     for p, (x, y) in zip(points, spots, strict=True):
         text = short(p.label)
         offset, box = _free((x, y), len(text) * _LETTER, taken, inside)
@@ -55,6 +63,10 @@ def place(ax: Axes, points: Sequence[Point]) -> None:
             text, (p.at, p.value), offset, textcoords="offset points", fontsize=_FONT, va="center",
             ha="left" if offset[0] > 0 else "right", **(far if np.hypot(*offset) > 9 else {}),
         )  # fmt: skip
+
+
+def _around(x: float, y: float, half: float) -> Bbox:
+    return Bbox.from_extents(x - half, y - half, x + half, y + half)
 
 
 def _free(spot: tuple[float, float], width: float, taken: Sequence[Bbox], inside: Bbox) -> tuple[tuple[int, int], Bbox]:

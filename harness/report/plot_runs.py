@@ -19,6 +19,7 @@ from harness.report.plot_style import (
     file_names,
     listed,
     plural,
+    short,
 )
 from harness.report.records import AblationRecords
 from harness.stats import Estimate, bootstrap_weights, mean_interval, percentile_interval
@@ -28,7 +29,7 @@ BySeed = Mapping[int, NDArray[np.int64]]
 
 #: arms up to which a panel for each class stays readable
 MOST_ROWS = 24
-_MEAN = "mean of classes"
+_MEAN = "mIoU"
 _SEEDS_FOR_T = 3
 _RESAMPLES = 2000
 
@@ -40,18 +41,21 @@ def training_curves(records: AblationRecords) -> list[Chart | LeftOut]:
 
 
 def learning_rates(records: AblationRecords) -> Chart | LeftOut:
-    """The learning rate of each parameter group over epochs, a panel for each arm that trains."""
-    rows = {arm: max(by_seed.values(), key=len) for arm, by_seed in records.epochs.items()}
-    trained = {arm: own for arm, own in rows.items() if _trains(own)}
-    if not trained:
+    """The learning rate of each parameter group over epochs, a panel for the arms that share a schedule."""
+    runs = {arm: max(by_seed.values(), key=len) for arm, by_seed in records.epochs.items()}
+    arms_of: dict[tuple[tuple[int, tuple[tuple[str, float], ...]], ...], list[str]] = {}
+    for arm, rows in runs.items():
+        arms_of.setdefault(tuple((row.epoch, tuple(row.lr.items())) for row in rows if row.epoch > 0), []).append(arm)
+    alike = [arms for rates, arms in arms_of.items() if rates]
+    if not alike:
         return LeftOut("learning_rates", "no arm trains")
-    groups = list(dict.fromkeys(g for own in trained.values() for g in own[-1].lr))
-    colours = _group_colours(groups)
+    colours = _group_colours(list(dict.fromkeys(g for arms in alike for g in runs[arms[0]][-1].lr)))
     panels = [
-        Panel(arm, tuple(_rate_lines([own], colours)), "epoch", "learning rate", log=True)
-        for arm, own in trained.items()
+        Panel(_some(arms), tuple(_rate_lines([runs[arms[0]]], colours)), "epoch", "learning rate", log=True)
+        for arms in alike
     ]
-    notes = ("The seed that ran longest. A gap: the rate is 0, the group stands still.",)
+    shared = tuple(f"{_some(arms)}: {listed(arms)}." for arms in alike if len(arms) > 1)
+    notes = ("The seed that ran longest. A gap: the rate is 0, the group stands still.", *shared)
     title = "Learning rate of each parameter group"
     return LineChart("learning_rates", title, tuple(panels), min(3, len(panels)), shared=True, notes=notes)
 
@@ -64,11 +68,11 @@ def class_bars(records: AblationRecords) -> Chart | LeftOut:
         return LeftOut("class_iou", missing)
     colours = _colours(records)
     panels = [
-        Panel(name, (Series("validation", _rows(found, name, label=True), colours.get(name, INK), "bar"),))
+        Panel(name, (Series("", _rows(found, name, label=True), colours.get(name, INK), "bar"),))
         for name in _panel_names(found)
     ]
     return RowChart(
-        "class_iou", "Validation IoU of each class", "IoU, 0–1", tuple(found), tuple(panels), _columns(panels),
+        "class_iou", "Validation IoU of each class", "IoU (0–1)", tuple(found), tuple(panels), _columns(panels),
         limits=(0.0, 1.0), notes=(_interval_note(records.matrices), *chosen_on_test(records, found)),
     )  # fmt: skip
 
@@ -86,15 +90,16 @@ def validation_and_test(records: AblationRecords) -> Chart | LeftOut:
             name,
             (
                 Series("", _gaps(found["validation"], found["test"], name), MUTED, "connector"),
-                Series("validation", _rows(found["validation"], name), VALIDATION, "dot"),
+                Series("validation", _rows(found["validation"], name), VALIDATION, "speck"),
                 Series("test", _rows(found["test"], name), TEST, "ring"),
             ),
         )
         for name in _panel_names(found["validation"])
     ]
     return RowChart(
-        "validation_test", "IoU of each class on validation and test frames", "IoU, 0–1", tuple(both), tuple(panels),
-        _columns(panels), limits=(0.0, 1.0), notes=("Mean over seeds, weights of the best epoch.", *chosen_on_test(records, both)),
+        "validation_test", "IoU of each class on validation and test frames", "IoU (0–1)", tuple(both), tuple(panels),
+        _columns(panels), limits=(0.0, 1.0),
+        notes=("Mean over seeds, weights of the best epoch.", *_absent(found["test"]), *chosen_on_test(records, both)),
     )  # fmt: skip
 
 
@@ -116,7 +121,7 @@ def class_journey(records: AblationRecords) -> Chart | LeftOut:
         )
         for name in _panel_names(found)
     )
-    panel = Panel("", lines, "", "validation IoU, 0–1", ticks=tuple(rungs), ends=True)
+    panel = Panel("", lines, "", "validation IoU (0–1)", ticks=tuple(rungs), ends=True)
     return LineChart("class_journey", "Each class along the ladder", (panel,), notes=("Mean over seeds.", *chosen_on_test(records, rungs)))
 
 
@@ -135,7 +140,8 @@ def class_shares(records: AblationRecords) -> Chart | LeftOut:
         for split, values in shares.items()
         for name, value in zip(names, values, strict=True)
     ]
-    notes = [f"Filled: validation{'; hollow: test' if 'test' in shares else ''}. Pixels that arm {arm} scores."]
+    notes = ["Filled: validation; hollow: test."] if "test" in shares else []
+    notes.append(f"Labelled pixels of arm {arm}, at the raster of its score.")
     return RowChart(
         "class_shares", f"Class distribution, {listed(list(shares))}", "share of the labelled pixels, %", names,
         (Panel("", tuple(series)),), notes=tuple(notes),
@@ -214,7 +220,7 @@ def _classes_panel(records: AblationRecords, runs: list[list[EpochRow]]) -> Pane
         for s in _lines(name, runs, lambda row, n=name: row.iou.get(n), colours.get(name, INK))
         if s.style == "line" and s.points
     ]
-    return Panel("IoU of each class, mean over seeds", tuple(lines), "epoch", "validation IoU, 0–1", ends=True)
+    return Panel("IoU of each class, mean", tuple(lines), "epoch", "validation IoU (0–1)", ends=True)
 
 
 def _lines(
@@ -244,6 +250,10 @@ def _train_score(row: EpochRow) -> float | None:
     return row.train_score
 
 
+def _some(arms: Sequence[str]) -> str:
+    return arms[0] if len(arms) == 1 else f"{short(arms[0], 18)} + {len(arms) - 1} alike"
+
+
 def _trains(rows: Sequence[EpochRow]) -> bool:
     return any(row.epoch > 0 for row in rows)
 
@@ -261,7 +271,7 @@ def chosen_on_test(records: AblationRecords, arms: Iterable[str]) -> tuple[str, 
 
 def _score_name(records: AblationRecords, arm: str) -> str:
     rule = rule_of(records, arm)
-    return "mIoU, 0–1" if rule == "miou" else f"{rule}, 0–1"
+    return "mIoU (0–1)" if rule == "miou" else f"{rule} (0–1)"
 
 
 def _group_colours(groups: Sequence[str]) -> dict[str, str]:
@@ -301,6 +311,12 @@ def _gaps(
     return tuple(p for a, b in zip(_rows(one, name), _rows(other, name), strict=False) if a.at == b.at for p in (a, b))
 
 
+def _absent(found: Mapping[str, Mapping[str, Estimate]]) -> tuple[str, ...]:
+    """A note on the classes that the test truth of every arm lacks, by which the two means differ."""
+    names = [n for n in dict.fromkeys(n for own in found.values() for n in own) if n not in _panel_names(found)]
+    return (f"The truth of the test frames lacks {listed(names)}: its mIoU is a mean over fewer classes.",) if names else ()
+
+
 def _at(place: int, estimate: Estimate | None) -> Point:
     return Point(place, np.nan) if estimate is None else point(place, estimate)
 
@@ -336,5 +352,7 @@ def _t_interval(values: NDArray[np.float64]) -> Estimate:
 
 def _interval_note(matrices: Mapping[str, BySeed]) -> str:
     seeds = sorted({len(by_seed) for by_seed in matrices.values()})
-    kinds = ["a bootstrap over images"] * (seeds[0] < _SEEDS_FOR_T) + ["Student's t over seeds"] * (seeds[-1] >= _SEEDS_FOR_T)
-    return f"Mean over {'–'.join(map(str, dict.fromkeys([seeds[0], seeds[-1]])))} seeds; 95 % intervals: {' or '.join(kinds)}."
+    few, many = seeds[0] < _SEEDS_FOR_T, seeds[-1] >= _SEEDS_FOR_T
+    kinds = ["a bootstrap over images"] * few + ["Student's t over seeds"] * many
+    count = plural(seeds[0], "seed") if len(seeds) == 1 else f"{seeds[0]} to {seeds[-1]} seeds"
+    return f"Mean over {count}; 95 % intervals: {' or '.join(kinds)}."

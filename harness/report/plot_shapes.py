@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -9,8 +10,9 @@ import numpy as np
 
 from harness.stats import Estimate
 
-#: line: bold; thin: a seed behind its mean; ring: a hollow dot; outline: a hollow bar; connector: points in pairs
-Style = Literal["line", "thin", "bar", "outline", "dot", "ring", "diamond", "connector"]
+#: line: bold; thin: a seed behind its mean; outline: a hollow bar; dot: with its interval; speck and ring, which is
+#: hollow: without; connector: points in pairs
+Style = Literal["line", "thin", "bar", "outline", "dot", "speck", "ring", "diamond", "connector"]
 
 #: colours that a drawing chooses itself, to stand out from its background
 INK, MUTED = "ink", "muted"
@@ -123,6 +125,14 @@ class PlotData:
 def point(at: float | str, estimate: Estimate, start: float = 0.0, label: str = "") -> Point:
     """An estimate as a point; a value and its interval move by `start` where a bar begins there."""
     return Point(at, start + estimate.point, start + estimate.low, start + estimate.high, start, label)
+
+
+def legend_names(panels: Iterable[Panel]) -> list[str]:
+    """The names that a legend explains: those of one colour. A name of several (classes) is not one thing."""
+    colours: dict[str, set[str]] = {}
+    for series in (s for panel in panels for s in panel.series if s.name and s.points):
+        colours.setdefault(series.name, set()).add(series.colour)
+    return [name for name, found in colours.items() if len(found) == 1]
 
 
 def away_from_zero(p: Point) -> bool:

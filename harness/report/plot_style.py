@@ -22,8 +22,8 @@ GROUPS = (BLUE, VERMILION, GREEN, PURPLE, AMBER, SKY)
 #: differences below, at and above 0
 DIVERGING = (VERMILION, "#f7f7f7", BLUE)
 
-# from first to last, darker to lighter: order survives without colour; the yellow end of viridis is left out
-_ORDERED = ("#440154", "#3e4a89", "#1f8a8c", "#63c75f", "#c9d62b")
+# from first to last, darker to lighter: order survives without colour, and both ends show on white and on black
+_ORDERED = ("#6b2f8f", "#4a5fb0", "#1f8a8c", "#63c75f", "#c9d62b")
 
 # the same as in harness.data.taxonomy, which cannot be imported here: it needs torch
 _CLASSES = {

@@ -13,7 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
-from matplotlib.ticker import MaxNLocator, NullLocator
+from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 from numpy.typing import NDArray
 
 from harness.errors import DataError
@@ -32,6 +32,7 @@ from harness.report.plot_shapes import (
     RowChart,
     Series,
     away_from_zero,
+    legend_names,
 )
 from harness.report.plot_style import DIVERGING, short
 from harness.report.records import AblationRecords
@@ -51,7 +52,7 @@ _STYLE = {
     # ids in the file, and letters as outlines: the same bytes and the same look everywhere
     "svg.hashsalt": "harness", "svg.fonttype": "path",
 }  # fmt: skip
-_MARKERS = {"dot": "o", "ring": "o", "diamond": "D"}
+_MARKERS = {"dot": "o", "speck": "o", "ring": "o", "diamond": "D"}
 _TILES_ACROSS = 4
 
 
@@ -113,6 +114,9 @@ def _write_chart(chart: Chart, out: Path) -> list[Path]:
     paths = [out / f"{chart.name}.png", out / f"{chart.name}.svg"]
     with matplotlib.rc_context(_STYLE):
         figure = draw(chart)
+        # laid out once, for the same look in both files
+        figure.draw_without_rendering()
+        figure.set_layout_engine("none")
         for path in paths:
             write_bytes(path, _bytes(figure, path.suffix[1:]))
     return paths
@@ -147,18 +151,19 @@ def _line_chart(chart: LineChart) -> Figure:
             ax.set_xlabel("")
         elif chart.shared:
             ax.tick_params(labelbottom=True)
-    if not any(panel.ends for panel in chart.panels) and any(len(p.series) > 1 for p in chart.panels):
-        _legend(figure, axes)
+    _add_legend(figure, axes, chart)
     return figure
 
 
 def _draw_lines(ax: Axes, panel: Panel, tall: float) -> None:
     for series in panel.series:
-        _draw_line(ax, series)
-    ax.set_title(panel.title, fontweight="bold" if panel.ends else "normal")
+        _draw_line(ax, series, bool(panel.ticks) or any(p.label for p in series.points))
+    ax.set_title(short(panel.title, 30), fontweight="bold", fontsize=7.5)
     ax.set(xlabel=panel.x_title, ylabel=panel.y_title)
     if panel.log:
         ax.set_yscale("log")
+        ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if _decades(ax) < 1.5 else (1,)))
+        ax.yaxis.set_major_formatter(lambda rate, _: f"{rate:.0e}")
         ax.yaxis.set_minor_locator(NullLocator())
     if panel.ticks:
         ax.set_xticks(range(len(panel.ticks)), [short(name) for name in panel.ticks], rotation=30, ha="right")
@@ -169,20 +174,26 @@ def _draw_lines(ax: Axes, panel: Panel, tall: float) -> None:
     place(ax, [p for s in panel.series for p in s.points if p.label])
 
 
-def _draw_line(ax: Axes, series: Series) -> None:
+def _draw_line(ax: Axes, series: Series, named: bool) -> None:
     colour = _colour(series.colour)
     x, y = ([getattr(p, k) for p in series.points] for k in ("at", "value"))
     if series.style in _MARKERS:
         ax.plot(x, y, "o", color=colour, markersize=4, markeredgecolor="white", markeredgewidth=0.7, zorder=4)
         return
     thin = series.style == "thin"
-    marked = thin is False and len(x) <= 12
+    marked = not thin and (len(x) == 1 or named)
     ax.plot(
         x, y, color=colour, linewidth=0.7 if thin else 1.6, alpha=0.4 if thin else 1, zorder=2 if thin else 3,
         label="_" if thin else series.name, marker="o" if marked else None, markersize=2.6,
     )  # fmt: skip
-    if any(p.label for p in series.points):
-        _whiskers(ax, series, vertical=True)
+    for p in series.points:
+        if p.label and not np.isnan(p.low):
+            ax.plot([p.at, p.at], [p.low, p.high], color=colour, linewidth=0.9, alpha=0.55, zorder=2)
+
+
+def _decades(ax: Axes) -> float:
+    low, high = ax.get_ylim()
+    return float(np.log10(high / low))
 
 
 def _name_ends(ax: Axes, lines: Sequence[Series], tall: float) -> None:
@@ -197,7 +208,8 @@ def _name_ends(ax: Axes, lines: Sequence[Series], tall: float) -> None:
     for (series, end), height in zip(ends, spread_out(heights, 0.115 / (tall - 0.6)), strict=True):
         ax.annotate(
             series.name, (end.at, end.value), (1.035, height), textcoords="axes fraction", fontsize=6.5, va="center",
-            arrowprops={"arrowstyle": "-", "color": series.colour, "linewidth": 0.8, "shrinkA": 0, "shrinkB": 1},
+            arrowprops={"arrowstyle": "-", "color": _colour(series.colour), "linewidth": 0.8, "shrinkA": 1, "shrinkB": 1,
+                        "relpos": (0, 0.5)},
             annotation_clip=False,
         )  # fmt: skip
     ax.set_xlim(right=right)
@@ -213,14 +225,14 @@ def _row_chart(chart: RowChart) -> Figure:
     for i, (ax, panel) in enumerate(zip(axes.flat, chart.panels, strict=False)):
         _draw_rows(ax, panel, chart)
         ax.tick_params(labelbottom=i + chart.columns >= len(chart.panels))
-    figure.supxlabel(chart.value_title, fontsize=8)
-    _legend(figure, axes)
+    axes[0, 0].figure.supxlabel(chart.value_title, fontsize=8)
+    _add_legend(figure, axes, chart)
     return figure
 
 
 def _draw_rows(ax: Axes, panel: Panel, chart: RowChart) -> None:
     places = {row: i for i, row in enumerate(chart.rows)}
-    ax.set_title(panel.title, fontweight="bold", fontsize=7.5)
+    ax.set_title(short(panel.title, 15) if chart.columns > 3 else panel.title, fontweight="bold", fontsize=7)
     ax.set_yticks(range(len(chart.rows)), [short(row) for row in chart.rows])
     ax.set_ylim(len(chart.rows) - 0.45, -0.55)
     ax.grid(axis="y", visible=len(chart.rows) > 12 and len(chart.panels) == 1)
@@ -247,7 +259,7 @@ def _draw_rows(ax: Axes, panel: Panel, chart: RowChart) -> None:
 
 def _draw_bar(ax: Axes, series: Series, p: Point, y: float, height: float) -> None:
     colour = _colour(series.colour)
-    filled = {"color": colour} if series.style == "bar" else {"facecolor": "none", "edgecolor": colour, "linewidth": 0.9}
+    filled = {"color": colour, "linewidth": 0.9} if series.style == "bar" else {"facecolor": "none", "edgecolor": colour, "linewidth": 0.9}
     ax.barh(y, p.value - p.start, height * 0.94, left=p.start, label=series.name or "_", zorder=2, **filled)
     _whisker(ax, p, y)
     if p.label:
@@ -262,7 +274,7 @@ def _draw_marks(ax: Axes, series: Series, places: Mapping[str, int]) -> None:
         for i in range(0, len(x), 2):
             ax.plot(x[i : i + 2], y[i : i + 2], color="#a9b0b9", linewidth=0.8, zorder=1)
         return
-    for p, row in zip(series.points, y, strict=True):
+    for p, row in zip(series.points, y, strict=True) if series.style == "dot" else ():
         _whisker(ax, p, row, colour)
     face = "white" if series.style == "ring" else colour
     edge = colour if series.style == "ring" else "white"
@@ -277,19 +289,12 @@ def _whisker(ax: Axes, p: Point, y: float, colour: str = _INK) -> None:
         ax.plot([p.low, p.high], [y, y], color=colour, linewidth=1.0, solid_capstyle="butt", zorder=3)
 
 
-def _whiskers(ax: Axes, series: Series, vertical: bool) -> None:
-    for p in series.points:
-        if not np.isnan(p.low):
-            ax.plot([p.at, p.at], [p.low, p.high], color=_colour(series.colour), linewidth=0.9, alpha=0.55, zorder=2)
-
-
 def _heat_map(chart: HeatMap) -> Figure:
     figure, axes = _frame(chart, 1, 0.24 * len(chart.rows) + 0.9)
     ax = axes[0, 0]
     values = 100 * np.array([[p.value for p in row] for row in chart.cells])
     most = max(1.0, float(np.nanmax(np.abs(values), initial=0)))
-    colours = LinearSegmentedColormap.from_list("difference", DIVERGING)
-    colours.set_bad("#ffffff")
+    colours = LinearSegmentedColormap.from_list("difference", DIVERGING).with_extremes(bad="white")
     image = ax.imshow(values, cmap=colours, vmin=-most, vmax=most, aspect="auto")
     ax.grid(False)
     ax.spines[:].set_visible(False)
@@ -315,27 +320,44 @@ def _cell(ax: Axes, x: int, y: int, p: Point, most: float) -> None:
 
 
 def _frame(chart: Chart, down: int, tall: float, **shared: bool) -> tuple[Figure, NDArray]:
-    """A figure with a title, notes at its foot, and as many axes as the chart has panels."""
+    """A figure of a title with a legend, as many axes as the chart has panels, and notes at its foot."""
     notes = [line for note in chart.notes for line in textwrap.wrap(note, 128)]
-    figure = Figure((_WIDTH, tall + 0.55 + 0.13 * len(notes)), layout="constrained")
-    across = 1 if isinstance(chart, HeatMap) else chart.columns
-    top, foot = figure.subfigures(2, 1, height_ratios=(tall + 0.55, 0.13 * len(notes) + 0.02)) if notes else (figure, None)
-    axes = top.subplots(down, across, squeeze=False, **shared)
-    used = 1 if isinstance(chart, HeatMap) else len(chart.panels)
-    for ax in axes.flat[used:]:
+    names = _legend_of(chart)
+    across = _legend_columns(names)
+    parts = (0.3 + 0.16 * -(-len(names) // across), tall + 0.35, 0.13 * len(notes) + 0.04)
+    figure = Figure((_WIDTH, sum(parts)), dpi=_DPI, layout="constrained")
+    head, body, foot = figure.subfigures(3, 1, height_ratios=parts)
+    head.text(0.012, 1 - 0.1 / parts[0], chart.title, fontsize=9.5, fontweight="bold", va="top")
+    foot.text(0.012, 1, "\n".join(notes), fontsize=6.5, color=_MUTED, va="top", linespacing=1.3)
+    axes = body.subplots(down, 1 if isinstance(chart, HeatMap) else chart.columns, squeeze=False, **shared)
+    for ax in axes.flat[1 if isinstance(chart, HeatMap) else len(chart.panels) :]:
         ax.set_axis_off()
-    top.suptitle(chart.title, x=0.012, ha="left", fontsize=9.5, fontweight="bold")
-    if foot:
-        foot.text(0.012, 0.98, "\n".join(notes), fontsize=6.5, color=_MUTED, va="top", linespacing=1.3)
     return figure, axes
 
 
-def _legend(figure: Figure, axes: NDArray) -> None:
-    """One legend for all panels, without what every panel of classes repeats."""
-    handles = {label: h for ax in axes.flat for h, label in zip(*ax.get_legend_handles_labels(), strict=True)}
-    if len(handles) > 1:
-        holder = axes.flat[0].figure
-        holder.legend(handles.values(), handles, loc="outside upper left", ncols=5, columnspacing=1.2, handlelength=1.2)
+def _add_legend(figure: Figure, axes: NDArray, chart: Chart) -> None:
+    """Below the title, one for all panels."""
+    found = {label: h for ax in axes.flat for h, label in zip(*ax.get_legend_handles_labels(), strict=True)}
+    names = [name for name in _legend_of(chart) if name in found]
+    if names:
+        figure.subfigs[0].legend(
+            [found[name] for name in names], [short(name) for name in names], loc="lower left", ncols=_legend_columns(names),
+            bbox_to_anchor=(0.004, -0.04), borderaxespad=0, columnspacing=1.4, handlelength=1.2, labelspacing=0.35,
+        )  # fmt: skip
+
+
+def _legend_of(chart: Chart) -> list[str]:
+    if isinstance(chart, HeatMap) or any(panel.ends for panel in chart.panels):
+        return []
+    return legend_names(chart.panels)
+
+
+def _legend_columns(names: Sequence[str]) -> int:
+    """As many as the width holds, in rows of like length."""
+    if not names:
+        return 1
+    most = max(1, min(len(names), 118 // (max(len(short(name)) for name in names) + 6)))
+    return -(-len(names) // -(-len(names) // most))
 
 
 def _bars_in_a_row(panel: Panel) -> int:

@@ -9,7 +9,7 @@ from dataclasses import asdict
 import torch
 from rich.console import Console
 
-from harness.ablate import Replicates, resolve_arms
+from harness.ablate import Racing, Replicates, baseline_of, resolve_arms
 from harness.config import (
     Ablation,
     AblationSettings,
@@ -120,9 +120,14 @@ def run_ablation(
     resources: Resources,
     console: Console,
     *,
+    race: int | None = None,
     resume: bool = False,
 ) -> Replicates:
     """Train every arm of an ablation at a scale with the same seeds, in a study folder, new or resumed.
+
+    Args:
+        seeds: replicates of every arm; none: the scale's.
+        race: arms that those do not resolve get further seeds, up to this many; none: no arm does.
 
     Raises:
         HarnessError: bad input, before anything is written.
@@ -140,6 +145,8 @@ def run_ablation(
     _connect(resources, console)
     _open_folder(folder, settings, resources, console, notes)
     study = Replicates(folder, arms, range(replicates))
+    if race is not None:
+        study = Racing(folder, arms, range(replicates), baseline_of(ablation), race)
     execute(study, resources, console, len(arms) * replicates, max(e.training.epochs for e in arms.values()))
     return study
 

@@ -157,7 +157,8 @@ def test_a_chained_arm_names_the_fingerprint_of_the_whole_history(ladder):
 
 
 def test_files_and_runs_in_a_start_stay_as_they_are():
-    ensemble = arm(training__epochs=0, start=["arm:a", "best.safetensors", "run:0123456789ab"])
+    start = ["arm:a", "best.safetensors", "run:0123456789ab"]
+    ensemble = apply_overrides(arm(), {"start": start, "training.epochs": 0})
 
     first, *others = chain({"a": arm(), "e": ensemble})["e"].start
 
@@ -326,7 +327,7 @@ def real_ladder() -> dict[str, Experiment]:
     """a; b from a; b with mirrored views; the ensemble of a and b; seven classes from b; one whose start failed."""
     flip = {"evaluation.tta": {"flip": True}}
     changes: dict[str, dict[str, Any]] = {
-        "a": {},
+        "a": {"optimiser.lr": 1e-5},
         "b": {"start": ["arm:a"], "optimiser.lr": 0.01},
         "b_flip": {"start": ["arm:b"]} | SCORED | flip,
         "both": {"start": ["arm:a", "arm:b"]} | SCORED,

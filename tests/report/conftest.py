@@ -20,7 +20,10 @@ PIXELS = 1000
 
 
 def image_matrices(
-    hits: Mapping[str, int], names: Sequence[str], wrong: Mapping[str, int] = {}, images: int = 4  # noqa: B006
+    hits: Mapping[str, int],
+    names: Sequence[str],
+    wrong: Mapping[str, int] = {},
+    images: int = 4,  # noqa: B006
 ) -> NDArray[np.int64]:
     """Matrices (images, C, C+1): each class of `hits` has 1000 pixels an image in the truth, of which on average
     that many are found; the misses are predicted as no class, but for `wrong`: pixels of the first class that
@@ -59,14 +62,17 @@ class MadeUpStudy:
         names: Sequence[str],
         matrices: NDArray[np.int64],
         test: NDArray[np.int64] | None = None,
+        epochs: Sequence[int] = (1, 2),
         **fields: Any,
     ) -> None:
-        """A complete trial of two epochs, the second the best, whose score and IoUs are those of its matrices."""
+        """A complete trial, its last epoch the best, whose score and IoUs are those of its matrices."""
         trial = f"{arm}-s{seed}"
         ious = own_ious(matrices)
-        for epoch, score in ((1, 0.1), (2, float(np.nanmean(ious)))):
-            iou = {n: None if np.isnan(v) else float(v) for n, v in zip(names, ious, strict=True)}
-            self.record.add_epoch(epoch_row(trial, epoch, score, iou, **fields))
+        iou = {n: None if np.isnan(v) else float(v) for n, v in zip(names, ious, strict=True)}
+        for epoch in epochs:
+            last = epoch == epochs[-1]
+            row = epoch_row(trial, epoch, float(np.nanmean(ious)) if last else 0.1, iou, done=last, **fields)
+            self.record.add_epoch(row)
         self._end(trial, seed, arm, "complete", None)
         self.folder.run(trial).path.mkdir(parents=True)
         write_bytes(self.folder.run(trial).confusion, npz(matrices))
@@ -95,11 +101,12 @@ def own_ious(matrices: NDArray[np.int64]) -> NDArray[np.float64]:
 
 
 def epoch_row(trial: str, epoch: int, score: float, iou: dict[str, float | None], **fields: Any) -> EpochRow:
+    """An epoch's row; what is not named has a fixed value."""
     values: dict[str, Any] = {
         "train_loss": 1.0, "val_loss": 1.0, "terms": {}, "train_score": None, "lr": {}, "train_seconds": 88.0,
         "val_seconds": 2.0, "images": 8, "parameters": 1_234_567, "peak_memory_mb": None,
     }  # fmt: skip
-    return EpochRow(trial=trial, epoch=epoch, score=score, iou=iou, done=epoch == 2, **values | fields)
+    return EpochRow(trial=trial, epoch=epoch, score=score, iou=iou, **values | fields)
 
 
 def npz(matrices: NDArray[np.int64]) -> bytes:

@@ -220,6 +220,34 @@ def test_a_gain_in_true_classes_is_no_change_of_denominator(made_up, matrices):
     assert (quiet["change of denominator"], quiet["its share"]) == ("+0.1500", "75.0 %")
 
 
+def test_a_class_that_only_the_arm_predicts_costs_by_the_denominator_alone(made_up, matrices):
+    study = made_up(arms())
+    study.trial("base", 0, THREE, matrices({"Trees": 300, "Sky": 600}, THREE))
+    study.trial("good", 0, THREE, matrices({"Trees": 300, "Sky": 600}, THREE, {"Logs": 100}))
+    row = rows(ablation_tables(study.read())["denominator"])["good"]
+    assert (row["gain under miou"], row["gain under union_present"]) == ("0.0000", "-0.1500")
+    assert (row["change of denominator"], row["its share"]) == ("-0.1500", "100.0 %")
+
+
+def test_a_class_that_the_baselines_taxonomy_lacks_is_no_class_that_scored_0_there(made_up, matrices):
+    study = made_up(arms())
+    study.trial("base", 0, TWO, matrices({"Trees": 300, "Sky": 600}, TWO))
+    study.trial("good", 0, THREE, matrices({"Trees": 300, "Sky": 600, "Logs": 900}, THREE))
+    row = rows(ablation_tables(study.read())["denominator"])["good"]
+    assert (row["gain under union_present"], row["gain over the same classes"]) == ("+0.1500", "0.0000")
+    assert (row["change of denominator"], row["its share"]) == ("0.0000", "0.0 %")
+
+
+def test_a_class_that_the_truth_of_one_arm_lacks_is_not_among_the_same_classes(made_up, matrices):
+    study = made_up(arms())
+    study.trial("base", 0, THREE, matrices({"Trees": 300, "Sky": 600, "Logs": 900}, THREE))
+    study.trial("good", 0, THREE, matrices({"Trees": 400, "Sky": 600}, THREE, {"Logs": 100}))
+    row = rows(ablation_tables(study.read())["denominator"])["good"]
+    # 0.50 - 0.60, and 0.10 / 2
+    assert (row["gain under miou"], row["gain over the same classes"]) == ("-0.1000", "+0.0500")
+    assert (row["classes averaged by miou"], row["classes averaged by union_present"]) == ("3 → 2", "3 → 3")
+
+
 def test_test_frames_come_before_validation_and_an_arm_is_set_against_its_start(made_up, matrices):
     study = made_up(arms(good_suppressed=suppressed("good")))
     val = matrices({"Trees": 500, "Sky": 500, "Logs": 500}, THREE)
@@ -265,17 +293,17 @@ def test_the_conventions_table_scores_the_same_predictions_under_every_rule(made
 
 def test_classes_of_other_taxonomies_are_matched_by_name_and_the_rest_is_blank(made_up, matrices):
     study = made_up(arms())
-    # a third of the misses of Trees are called Logs, which the other taxonomy does not have
-    study.trial("base", 0, THREE, matrices({"Trees": 400, "Sky": 500, "Logs": 800}, THREE, {"Logs": 200}))
+    # 200 pixels of Logs, which the other taxonomy does not have, are called Trees
+    study.trial("base", 0, THREE, matrices({"Logs": 700, "Trees": 400, "Sky": 500}, THREE, {"Trees": 200}))
     study.trial("good", 0, ("Sky", "Trees", "Rocks"), matrices({"Sky": 450, "Trees": 600}, ("Sky", "Trees", "Rocks")))
     tables = ablation_tables(study.read())
     ious, deltas = rows(tables["per_class"]), rows(tables["per_class_delta"])
     assert list(ious) == [*THREE, "Rocks", "mIoU"] and list(deltas) == [*THREE, "Rocks"]
-    # Logs: 800 of 1000 true and 200 more predicted
-    assert [ious[n]["base"] for n in ious] == ["0.4000", "0.5000", f"{800 / 1200:.4f}", "", f"{(0.9 + 2 / 3) / 3:.4f}"]
+    # Trees: 400 of 1000 true and 200 more predicted
+    assert [ious[n]["base"] for n in ious] == ["0.3333", "0.5000", "0.7000", "", f"{(1 / 3 + 1.2) / 3:.4f}"]
     # Rocks is in the taxonomy, not in the truth
     assert [ious[n]["good"] for n in ious] == ["0.6000", "0.4500", "", "–", "0.5250"]
-    assert [deltas[n]["good"].split(" ")[0] for n in deltas] == ["+0.2000", "-0.0500", "", ""]
+    assert [deltas[n]["good"].split(" ")[0] for n in deltas] == ["+0.2667", "-0.0500", "", ""]
     assert [row["null"] for row in deltas.values()] == ["–", "–", "–", ""]
 
 
@@ -325,6 +353,26 @@ def test_the_cost_is_told_on_a_gpu_and_on_a_cpu(made_up, matrices):
     assert list(found["all"].values())[1:5] == ["3 of 6", "6", "0.6000", "GPU and CPU"]
 
 
+def test_an_arm_that_only_scores_has_no_seconds_per_epoch(made_up, matrices):
+    study = made_up(arms(base_suppressed=suppressed()), seeds=1)
+    m = matrices({"Trees": 400, "Sky": 500, "Logs": 100}, THREE)
+    study.trial("base", 0, THREE, m, epochs=(0, 1, 2))
+    study.trial("base_suppressed", 0, THREE, m, epochs=(0,), train_seconds=0.0)
+    found = rows(ablation_tables(study.read())["cost"])
+    # the score of the starting weights took time and is no epoch
+    assert (found["base"]["epochs"], found["base"]["hours"]) == ("2", f"{270 / 3600:.4f}")
+    row = found["base_suppressed"]
+    assert (row["epochs"], row["seconds per epoch"], row["ms per image"]) == ("0", "–", "500.0")
+
+
+def test_time_that_also_scored_the_training_set_gives_no_time_per_image(made_up, matrices):
+    study = made_up(arms(both={"set": {"training.score_training_set": True}}), seeds=1)
+    study.trial("both", 0, TWO, matrices({"Trees": 400, "Sky": 500}, TWO))
+    table = ablation_tables(study.read())["cost"]
+    assert rows(table)["both"]["ms per image"] == "–"
+    assert "both: the training set was scored in that time too: ms per image is unknown" in table.notes
+
+
 def test_an_arm_that_chose_on_the_test_frames_is_not_compared_with_one_that_did_not(made_up, matrices):
     chosen = {"set": {"protocol.select_on_test": True}}
     study = made_up(arms(peeking=chosen))
@@ -350,6 +398,14 @@ def test_an_arm_scored_by_a_teams_rule_is_compared_by_miou(made_up, matrices):
     table = ablation_tables(study.read())["effects"]
     assert (rows(table)["theirs"]["score"], rows(table)["theirs"]["difference"]) == ("0.5000", "+0.0500")
     assert any("theirs: its best epoch was chosen by union_present" in note for note in table.notes)
+
+
+def test_an_arm_scored_at_another_raster_is_said(made_up, matrices):
+    study = made_up(arms(coarse={"set": {"evaluation.raster": "input"}}))
+    for arm in ("base", "coarse"):
+        study.trial(arm, 0, TWO, matrices({"Trees": 400, "Sky": 500}, TWO))
+    notes = ablation_tables(study.read())["effects"].notes
+    assert "coarse: scored at the input raster, base at the native one" in notes
 
 
 def test_an_arm_that_is_there_only_to_start_another_is_said_and_not_compared(made_up, matrices):
@@ -392,6 +448,11 @@ def test_a_factorial_has_main_effects_and_interactions(factorial_study):
     assert list(found)[3:] == ["dice × lr", "dice × big", "lr × big"]
     assert {row["aliases"] for row in found.values()} == {""}
     assert (found["dice"]["verdict"], found["big"]["verdict"]) == ("better", "not resolved")
+
+
+def test_a_factorial_of_one_seed_without_freedom_left_resolves_nothing(factorial_study):
+    found = rows(ablation_tables(factorial_study({"kind": "factorial", "halvings": 1}, seeds=1))["factorial"])
+    assert {(row["interval"], row["p"], row["verdict"]) for row in found.values()} == {("–", "–", "not resolved")}
 
 
 def test_a_fraction_names_what_it_cannot_tell_apart(factorial_study):
