@@ -15,9 +15,9 @@ Channel = Annotated[int, Field(ge=0, le=255)]
 class SyntheticDesert(Section):
     """The generated desert that stands in where no dataset is given."""
 
-    train: int = Field(160, ge=1, description="training frames")
-    val: int = Field(40, ge=1, description="validation frames, same environment as training")
-    test: int = Field(40, ge=1, description="test frames, from the other environment")
+    train: int = Field(96, ge=1, description="training frames")
+    val: int = Field(32, ge=1, description="validation frames, same environment as training")
+    test: int = Field(32, ge=1, description="test frames, from the other environment")
     height: int = Field(136, ge=32, description="frame height, pixels")
     width: int = Field(240, ge=32, description="frame width, pixels")
     seed: int = Field(0, ge=0, description="seed of the generator")

@@ -34,14 +34,17 @@ _NEUTRAL = "#868e99"
 _MARKERS = {"dot": "circle", "speck": "circle", "ring": "circle-open", "diamond": "diamond"}
 # not opaque: text of the page's colour is readable on them, whether the page is light or dark
 _DIVERGING = ((0.0, "rgba(213,94,0,0.7)"), (0.5, "rgba(134,142,153,0.08)"), (1.0, "rgba(0,114,178,0.7)"))
+_SHARED = {"shared_xaxes": "all", "shared_yaxes": "all", "horizontal_spacing": 0.02}
 _ROW = 26  # pixels of a row
+
+_POLICY = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data: blob:"
 
 # $ marks what is filled in. The policy forbids every request, so that the file is the same without a network.
 _PAGE = Template("""<!doctype html>
 <html lang="en">
 <head>
 <meta charset="utf-8">
-<meta http-equiv="Content-Security-Policy" content="default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data: blob:">
+<meta http-equiv="Content-Security-Policy" content="$policy">
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <meta name="color-scheme" content="light dark">
 <title>$study: plots</title>
@@ -103,9 +106,14 @@ def write_interactive(data: PlotData, out: Path) -> Path:
     links = "".join(f'<a href="#{c.name}">{html.escape(c.title)}</a>' for c in data.charts)
     figures = ",\n".join(f'"{c.name}-plot": {_json(figure_of(c))}' for c in data.charts)
     text = _PAGE.substitute(
-        study=html.escape(data.study), links=links, sections="\n".join(map(_section, data.charts)),
-        left_out=_left_out(data), library=get_plotlyjs(), figures=f"{{{figures}}}",
-    )  # fmt: skip
+        study=html.escape(data.study),
+        policy=_POLICY,
+        links=links,
+        sections="\n".join(map(_section, data.charts)),
+        left_out=_left_out(data),
+        library=get_plotlyjs(),
+        figures=f"{{{figures}}}",
+    )
     write_text(path, text)
     return path
 
@@ -117,10 +125,14 @@ def figure_of(chart: Chart) -> go.Figure:
     else:
         figure = _row_chart(chart) if isinstance(chart, RowChart) else _heat_map(chart)
     figure.update_layout(
-        template="none", paper_bgcolor="rgba(0,0,0,0)", plot_bgcolor="rgba(0,0,0,0)", font={"size": 12},
+        template="none",
+        paper_bgcolor="rgba(0,0,0,0)",
+        plot_bgcolor="rgba(0,0,0,0)",
+        font={"size": 12},
         margin={"l": 10, "r": 10, "t": 34, "b": 10},
-        hovermode="closest", bargap=0.25,
-    )  # fmt: skip
+        hovermode="closest",
+        bargap=0.25,
+    )
     figure.update_xaxes(automargin=True, title_standoff=8)
     figure.update_yaxes(automargin=True, title_standoff=8)
     figure.update_annotations(font={"size": 12})
@@ -148,7 +160,9 @@ def _json(figure: go.Figure) -> str:
 def _line_chart(chart: LineChart) -> go.Figure:
     down = -(-len(chart.panels) // chart.columns)
     shared = "all" if chart.shared else False
-    figure = _subplots(chart, down, shared_xaxes=shared, shared_yaxes=shared, vertical_spacing=min(0.16, 0.4 / down))
+    figure = _subplots(
+        chart, down, shared_xaxes=shared, shared_yaxes=shared, vertical_spacing=min(0.16, 0.4 / down)
+    )
     left = set(legend_names(chart.panels))
     for i, panel in enumerate(chart.panels):
         place = {"row": i // chart.columns + 1, "col": i % chart.columns + 1}
@@ -172,21 +186,30 @@ def _line(series: Series, legend: bool) -> go.Scatter:
     dots, thin = series.style in _MARKERS, series.style == "thin"
     labels = [p.label for p in series.points]
     named = any(labels)
+    sides = [("top left", "bottom right")[i % 2] for i in range(len(labels))]
     mode = "markers" if dots else "lines" if thin else "lines+markers"
     return go.Scatter(
-        x=[p.at for p in series.points], y=_values(series.points), mode=mode + "+text" * named, text=labels,
-        textposition=[("top left", "bottom right")[i % 2] for i in range(len(labels))], name=series.name, legendgroup=series.name, showlegend=legend, opacity=0.4 if thin else 1,
+        x=[p.at for p in series.points],
+        y=_values(series.points),
+        mode=mode + "+text" * named,
+        text=labels,
+        textposition=sides,
+        name=series.name,
+        legendgroup=series.name,
+        showlegend=legend,
+        opacity=0.4 if thin else 1,
         line={"color": _colour(series.colour), "width": 1 if thin else 2},
         marker={"color": _colour(series.colour), "size": 8 if dots else 4},
-        error_y=_error(series.points) if named else None, hoverinfo="skip" if thin else None,
+        error_y=_error(series.points) if named else None,
+        hoverinfo="skip" if thin else None,
         hovertemplate=None if thin else "%{customdata}<extra></extra>",
         customdata=None if thin else [_hover(series.name, p) for p in series.points],
-    )  # fmt: skip
+    )
 
 
 def _row_chart(chart: RowChart) -> go.Figure:
     down = -(-len(chart.panels) // chart.columns)
-    figure = _subplots(chart, down, shared_yaxes="all", shared_xaxes="all", vertical_spacing=min(0.12, 0.4 / down), horizontal_spacing=0.02)
+    figure = _subplots(chart, down, **_SHARED, vertical_spacing=min(0.12, 0.4 / down))
     left = set(legend_names(chart.panels))
     for i, panel in enumerate(chart.panels):
         place = {"row": i // chart.columns + 1, "col": i % chart.columns + 1}
@@ -204,9 +227,14 @@ def _row_chart(chart: RowChart) -> go.Figure:
         figure.add_vrect(**ends, fillcolor=_NEUTRAL, opacity=0.15, line_width=0)
     rows = list(chart.rows)
     figure.update_yaxes(
-        type="category", categoryorder="array", categoryarray=rows, range=[len(rows) - 0.5, -0.5], showgrid=False,
-        tickvals=rows, ticktext=[short(row) for row in rows],
-    )  # fmt: skip
+        type="category",
+        categoryorder="array",
+        categoryarray=rows,
+        range=[len(rows) - 0.5, -0.5],
+        showgrid=False,
+        tickvals=rows,
+        ticktext=[short(row) for row in rows],
+    )
     figure.update_xaxes(zeroline=False, range=chart.limits)
     tall = down * (_ROW * len(rows) * (1 if down == 1 else 0.8) + 30)
     return _sized(figure, tall, barmode="group" if any(map(_grouped, chart.panels)) else "overlay")
@@ -220,27 +248,47 @@ def _grouped(panel: Panel) -> bool:
 
 def _bars(series: Series, legend: bool, grouped: bool) -> go.Bar:
     hollow, colour = series.style == "outline", _colour(series.colour)
+    edge = {"color": colour, "width": 1.5 if hollow else 0}
     return go.Bar(
-        orientation="h", y=[p.at for p in series.points], x=[p.value - p.start for p in series.points],
-        base=[p.start for p in series.points], name=series.name, legendgroup=series.name, showlegend=legend,
-        offsetgroup=series.name if grouped else None, customdata=[_hover(f"{p.at}, {series.name}", p) for p in series.points],
-        hovertemplate="%{customdata}<extra></extra>", error_x=_error(series.points),
-        marker={"color": "rgba(0,0,0,0)" if hollow else colour, "opacity": 0.8, "line": {"color": colour, "width": 1.5 if hollow else 0}},
-    )  # fmt: skip
+        orientation="h",
+        y=[p.at for p in series.points],
+        x=[p.value - p.start for p in series.points],
+        base=[p.start for p in series.points],
+        name=series.name,
+        legendgroup=series.name,
+        showlegend=legend,
+        offsetgroup=series.name if grouped else None,
+        customdata=[_hover(f"{p.at}, {series.name}", p) for p in series.points],
+        hovertemplate="%{customdata}<extra></extra>",
+        error_x=_error(series.points),
+        marker={"color": "rgba(0,0,0,0)" if hollow else colour, "opacity": 0.8, "line": edge},
+    )
 
 
 def _marks(series: Series, legend: bool) -> go.Scatter:
     if series.style == "connector":
         x = [v for i in range(0, len(series.points), 2) for v in (*_values(series.points[i : i + 2]), None)]
-        y = [v for i in range(0, len(series.points), 2) for v in (*(p.at for p in series.points[i : i + 2]), None)]
-        return go.Scatter(x=x, y=y, mode="lines", line={"color": _NEUTRAL, "width": 1}, showlegend=False, hoverinfo="skip")
+        y = [
+            v
+            for i in range(0, len(series.points), 2)
+            for v in (*(p.at for p in series.points[i : i + 2]), None)
+        ]
+        return go.Scatter(
+            x=x, y=y, mode="lines", line={"color": _NEUTRAL, "width": 1}, showlegend=False, hoverinfo="skip"
+        )
+    edge = {"width": 1.5} if series.style == "ring" else {"width": 0.5, "color": _NEUTRAL}
     return go.Scatter(
-        x=_values(series.points), y=[p.at for p in series.points], mode="markers", name=series.name,
-        legendgroup=series.name, showlegend=legend, error_x=_error(series.points) if series.style == "dot" else None,
-        marker={"color": _colour(series.colour), "size": 9, "symbol": _MARKERS[series.style], 
-                "line": {"width": 1.5 if series.style == "ring" else 0.5, "color": None if series.style == "ring" else _NEUTRAL}},
-        customdata=[_hover(f"{p.at}, {series.name}", p) for p in series.points], hovertemplate="%{customdata}<extra></extra>",
-    )  # fmt: skip
+        x=_values(series.points),
+        y=[p.at for p in series.points],
+        mode="markers",
+        name=series.name,
+        legendgroup=series.name,
+        showlegend=legend,
+        error_x=_error(series.points) if series.style == "dot" else None,
+        marker={"color": _colour(series.colour), "size": 9, "symbol": _MARKERS[series.style], "line": edge},
+        customdata=[_hover(f"{p.at}, {series.name}", p) for p in series.points],
+        hovertemplate="%{customdata}<extra></extra>",
+    )
 
 
 def _heat_map(chart: HeatMap) -> go.Figure:
@@ -248,13 +296,29 @@ def _heat_map(chart: HeatMap) -> go.Figure:
     most = max([1.0, *(abs(v) for row in values for v in row if v is not None)])
     figure = go.Figure(
         go.Heatmap(
-            z=values, x=list(chart.columns), y=[short(row) for row in chart.rows], zmin=-most, zmax=most,
-            colorscale=_DIVERGING, text=[[_cell(p) for p in row] for row in chart.cells], texttemplate="%{text}", textfont={"size": 11},
-            customdata=[[_hover(f"{name}, {p.at}", p) for p in row] for name, row in zip(chart.rows, chart.cells, strict=True)],
-            hovertemplate="%{customdata}<extra></extra>", xgap=2, ygap=2,
-            colorbar={"title": {"text": chart.value_title, "side": "right"}, "thickness": 12, "outlinewidth": 0},
+            z=values,
+            x=list(chart.columns),
+            y=[short(row) for row in chart.rows],
+            zmin=-most,
+            zmax=most,
+            colorscale=_DIVERGING,
+            text=[[_cell(p) for p in row] for row in chart.cells],
+            texttemplate="%{text}",
+            textfont={"size": 11},
+            customdata=[
+                [_hover(f"{name}, {p.at}", p) for p in row]
+                for name, row in zip(chart.rows, chart.cells, strict=True)
+            ],
+            hovertemplate="%{customdata}<extra></extra>",
+            xgap=2,
+            ygap=2,
+            colorbar={
+                "title": {"text": chart.value_title, "side": "right"},
+                "thickness": 12,
+                "outlinewidth": 0,
+            },
         )
-    )  # fmt: skip
+    )
     figure.update_yaxes(autorange="reversed", showgrid=False)
     figure.update_xaxes(showgrid=False)
     return _sized(figure, 30 * len(chart.rows))
@@ -295,7 +359,8 @@ def _error(points: Sequence[Point]) -> dict[str, object] | None:
         return None
     up = [0.0 if np.isnan(p.high) else p.high - p.value for p in points]
     down = [0.0 if np.isnan(p.low) else p.value - p.low for p in points]
-    return {"type": "data", "symmetric": False, "array": up, "arrayminus": down, "thickness": 1.2, "width": 3, "color": _NEUTRAL}
+    look = {"thickness": 1.2, "width": 3, "color": _NEUTRAL}
+    return {"type": "data", "symmetric": False, "array": up, "arrayminus": down} | look
 
 
 def _colour(name: str) -> str:

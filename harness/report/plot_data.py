@@ -2,7 +2,15 @@
 
 from __future__ import annotations
 
-from harness.report.plot_effects import Comparisons, delta_map, forest, returns, rules, shapley_bars, waterfall
+from harness.report.plot_effects import (
+    Comparisons,
+    delta_map,
+    forest,
+    returns,
+    rules,
+    shapley_bars,
+    waterfall,
+)
 from harness.report.plot_runs import (
     class_bars,
     class_journey,

@@ -29,7 +29,16 @@ from harness.report.plot_shapes import (
     Series,
     point,
 )
-from harness.report.plot_style import BLUE, VERDICTS, VERMILION, interval_text, listed, ordered_colours, short, signed
+from harness.report.plot_style import (
+    BLUE,
+    VERDICTS,
+    VERMILION,
+    interval_text,
+    listed,
+    ordered_colours,
+    short,
+    signed,
+)
 from harness.report.records import AblationRecords
 from harness.stats import Estimate, mean_interval
 
@@ -59,7 +68,9 @@ class Comparisons:
         """Every arm that can be paired with the baseline against it; none where the baseline has no score."""
         baseline = self.records.baseline
         kept = {arm: by_seed for arm, by_seed in self.scores.items() if self.pairs(arm, baseline)}
-        return compare(kept, baseline, np.random.default_rng(0), self._matrices(kept)) if len(kept) > 1 else []
+        return (
+            compare(kept, baseline, np.random.default_rng(0), self._matrices(kept)) if len(kept) > 1 else []
+        )
 
     @cached_property
     def steps(self) -> list[Effect]:
@@ -69,7 +80,11 @@ class Comparisons:
             if not rungs or self.pairs(arm, rungs[-1]):
                 rungs.append(arm)
         kept = {arm: self.scores[arm] for arm in rungs}
-        return compare_ladder(kept, rungs, np.random.default_rng(0), self._matrices(kept)) if len(kept) > 1 else []
+        return (
+            compare_ladder(kept, rungs, np.random.default_rng(0), self._matrices(kept))
+            if len(kept) > 1
+            else []
+        )
 
     @property
     def is_ladder(self) -> bool:
@@ -88,7 +103,9 @@ class Comparisons:
         kinds = listed(list(dict.fromkeys(_INTERVALS[e.interval] for e in effects)))
         there = {name for e in effects for name in (e.arm, e.against)}
         gone = [arm for arm in self._compared() if arm not in there]
-        left_out = (f"Left out, no complete trial or no seed and frames in common: {listed(gone)}.",) if gone else ()
+        left_out = (
+            (f"Left out, no complete trial or no seed and frames in common: {listed(gone)}.",) if gone else ()
+        )
         return (f"95 % intervals: {kinds}.", *self._other_classes(there), *left_out)
 
     def _compared(self) -> tuple[str, ...]:
@@ -104,10 +121,14 @@ class Comparisons:
 
     def _other_classes(self, arms: Set[str]) -> tuple[str, ...]:
         first = next(arm for arm in self.scores if arm in arms)
-        others = [a for a in self.scores if a in arms and self.records.classes(a) != self.records.classes(first)]
+        others = [
+            a for a in self.scores if a in arms and self.records.classes(a) != self.records.classes(first)
+        ]
         if not others:
             return ()
-        return (f"A mean over other classes than that of {first}, so partly another score: {listed(others)}.",)
+        return (
+            f"A mean over other classes than that of {first}, so partly another score: {listed(others)}.",
+        )
 
 
 _VERDICT = "Colour: the verdict of paired t tests over seeds, adjusted by Holm's rule, at 5 %."
@@ -125,16 +146,23 @@ def forest(study: Comparisons) -> Chart | LeftOut:
         return LeftOut("differences", _too_few(study))
     baseline, floor = study.records.baseline, effects[0].noise_floor
     series = [
-        Series(verdict, tuple(point(e.arm, e.difference) for e in effects if e.verdict == verdict), colour, "dot")
+        Series(
+            verdict, tuple(point(e.arm, e.difference) for e in effects if e.verdict == verdict), colour, "dot"
+        )
         for verdict, colour in VERDICTS.items()
     ]
     band = () if np.isnan(floor) else (f"Grey band: ± {floor:.3f}, the standard deviation between seeds.",)
     return RowChart(
-        "differences", f"Difference from {baseline}", f"difference in {_SCORE}",
-        tuple(e.arm for e in effects), (Panel("", _filled(series)),), reference=0.0, band=floor,
+        "differences",
+        f"Difference from {baseline}",
+        f"difference in {_SCORE}",
+        tuple(e.arm for e in effects),
+        (Panel("", _filled(series)),),
+        reference=0.0,
+        band=floor,
         texts=tuple(_gain_text(e.difference) for e in effects),
         notes=(*band, _VERDICT, *study.notes(effects)),
-    )  # fmt: skip
+    )
 
 
 def waterfall(study: Comparisons) -> Chart | LeftOut:
@@ -148,20 +176,29 @@ def waterfall(study: Comparisons) -> Chart | LeftOut:
     ends = np.cumsum([start.point, *(e.difference.point for e in steps)]).tolist()
     gain = next((e.difference for e in study.effects if e.against == first and e.arm == steps[-1].arm), None)
     rows = (first, *(e.arm for e in steps), *([_TOTAL] if gain else []))
+    bars = [(e.verdict, point(e.arm, e.difference, at)) for e, at in zip(steps, ends[:-1], strict=True)]
     series = [
         Series("", _links(rows, ends), MUTED, "connector"),
         *(
-            Series(verdict, tuple(point(e.arm, e.difference, at) for e, at in zip(steps, ends, strict=False) if e.verdict == verdict), colour, "bar")
-            for verdict, colour in VERDICTS.items()
+            Series(v, tuple(p for own, p in bars if own == v), colour, "bar")
+            for v, colour in VERDICTS.items()
         ),
         Series("", (point(_TOTAL, gain, start.point),) if gain else (), INK, "bar"),
         Series("", (point(first, start),), INK, "dot"),
-    ]  # fmt: skip
-    texts = (f"{start.point:.3f}", *map(_gain_text, [*(e.difference for e in steps), *([gain] if gain else [])]))
+    ]
+    texts = (
+        f"{start.point:.3f}",
+        *map(_gain_text, [*(e.difference for e in steps), *([gain] if gain else [])]),
+    )
     return RowChart(
-        "ladder", "What each step adds to the one before", _SCORE, rows, (Panel("", _filled(series)),), texts=texts,
+        "ladder",
+        "What each step adds to the one before",
+        _SCORE,
+        rows,
+        (Panel("", _filled(series)),),
+        texts=texts,
         notes=(_VERDICT, *study.notes(steps)),
-    )  # fmt: skip
+    )
 
 
 def shapley_bars(study: Comparisons) -> Chart | LeftOut:
@@ -179,12 +216,17 @@ def shapley_bars(study: Comparisons) -> Chart | LeftOut:
     ]
     intervals = f"Student's t over {found.n} seeds" if found.n > 1 else "none (one seed)"
     said = "; ".join(f"{name}: {text}" for name, text in guesses.items())
+    note = f"95 % intervals: {intervals}. The factors add up to the last bar."
     return RowChart(
-        "shapley", "What each factor adds, averaged over the orders of adding", f"gain in {_SCORE}",
-        (*(s.factor for s in found.shares), _ALL), (Panel("", _filled(series)),), reference=0.0,
+        "shapley",
+        "What each factor adds, averaged over the orders of adding",
+        f"gain in {_SCORE}",
+        (*(s.factor for s in found.shares), _ALL),
+        (Panel("", _filled(series)),),
+        reference=0.0,
         texts=tuple(map(_gain_text, (*(s.value for s in found.shares), found.total))),
-        notes=(f"95 % intervals: {intervals}. The factors add up to the last bar.", *([f"Authors' guesses: {said}."] if said else [])),
-    )  # fmt: skip
+        notes=(note, *([f"Authors' guesses: {said}."] if said else [])),
+    )
 
 
 def guessed_gain(text: str | None, total: float) -> float | None:
@@ -199,21 +241,28 @@ def guessed_gain(text: str | None, total: float) -> float | None:
 def delta_map(study: Comparisons) -> Chart | LeftOut:
     """IoU of each class of each arm minus the baseline's, where both have the class."""
     reference, records = study.records.baseline, study.records
-    arms = [a for a in study.scores if a != reference and study.pairs(a, reference) and _shared_matrices(records, a, reference)]
+    arms = [arm for arm in study.scores if arm != reference and _has_deltas(study, arm, reference)]
     if not arms:
-        return LeftOut("class_differences", f"no arm has confusion matrices of the same seeds and frames as '{reference}'")
+        return LeftOut(
+            "class_differences", f"no arm has matrices of the same seeds and frames as '{reference}'"
+        )
     found = {arm: _deltas(records, arm, reference) for arm in arms}
-    names = [n for n in records.classes(reference) if any(not np.isnan(own[n].point) for own in found.values() if n in own)]
+    measured = {n for own in found.values() for n, e in own.items() if not np.isnan(e.point)}
+    names = [n for n in records.classes(reference) if n in measured]
     cells = tuple(tuple(point(n, own.get(n, _UNKNOWN)) for n in names) for own in found.values())
     other = [arm for arm in study.scores if arm not in (reference, *arms)]
     return HeatMap(
-        "class_differences", f"IoU of each class, difference from {reference}", "IoU difference, percentage points",
-        tuple(arms), tuple(names), cells,
+        "class_differences",
+        f"IoU of each class, difference from {reference}",
+        "IoU difference, percentage points",
+        tuple(arms),
+        tuple(names),
+        cells,
         notes=(
             "Bold: the 95 % interval over images leaves out 0 (it says nothing of another training).",
             *([f"Left out: {listed(other)}."] if other else []),
         ),
-    )  # fmt: skip
+    )
 
 
 def rules(study: Comparisons) -> Chart | LeftOut:
@@ -227,14 +276,23 @@ def rules(study: Comparisons) -> Chart | LeftOut:
     found = {arm: _by_rule(records, arm) for arm in arms}
     shown = [name for name in CONVENTIONS if any(not np.isnan(own[name].point) for own in found.values())]
     series = [
-        Series(arm, tuple(point(name, found[arm][name]) for name in shown if not np.isnan(found[arm][name].point)), colour, "speck")
+        Series(
+            arm,
+            tuple(p for name in shown if not np.isnan((p := point(name, found[arm][name])).value)),
+            colour,
+            "speck",
+        )
         for arm, colour in zip(arms, ordered_colours(len(arms)), strict=True)
     ]
     return RowChart(
-        "scoring_rules", "The same predictions under every scoring rule", "validation score (0–1)", tuple(shown),
-        (Panel("", tuple(series)),), texts=tuple(f"best: {short(_best(found, name), 20)}" for name in shown),
+        "scoring_rules",
+        "The same predictions under every scoring rule",
+        "validation score (0–1)",
+        tuple(shown),
+        (Panel("", tuple(series)),),
+        texts=tuple(f"best: {short(_best(found, name), 20)}" for name in shown),
         notes=("Mean over seeds. 'miou' is ours.", *chosen_on_test(records, arms)),
-    )  # fmt: skip
+    )
 
 
 def returns(study: Comparisons) -> Chart | LeftOut:
@@ -245,14 +303,21 @@ def returns(study: Comparisons) -> Chart | LeftOut:
         return LeftOut("diminishing_returns", _too_few(study))
     first, records = study.records.baseline, study.records
     gains = {first: Estimate(0.0, np.nan, np.nan)} | {e.arm: e.difference for e in study.effects}
-    seconds = np.cumsum([np.mean([t.seconds for t in records.trials[arm].values()]) for arm in gains]).tolist()
+    seconds = np.cumsum(
+        [np.mean([t.seconds for t in records.trials[arm].values()]) for arm in gains]
+    ).tolist()
     unit, size = ("hours", _HOUR) if seconds[-1] >= 2 * _HOUR else ("minutes", 60)
-    points = tuple(Point(s / size, *gain, label=arm) for s, (arm, gain) in zip(seconds, gains.items(), strict=True))
-    panel = Panel("", (Series("", points, BLUE, "line"),), f"training and validation so far, {unit}", f"gain in {_SCORE}")
+    points = tuple(
+        Point(s / size, *gain, label=arm) for s, (arm, gain) in zip(seconds, gains.items(), strict=True)
+    )
+    x_title = f"training and validation so far, {unit}"
+    panel = Panel("", (Series("", points, BLUE, "line"),), x_title, f"gain in {_SCORE}")
     return LineChart(
-        "diminishing_returns", f"Gain over {first} against what it cost", (panel,),
+        "diminishing_returns",
+        f"Gain over {first} against what it cost",
+        (panel,),
         notes=("Cost: mean over seeds, summed from rung to rung.", *study.notes(study.effects)),
-    )  # fmt: skip
+    )
 
 
 def _links(rows: Sequence[str], ends: Sequence[float]) -> tuple[Point, ...]:
@@ -270,7 +335,8 @@ def _filled(series: Sequence[Series]) -> tuple[Series, ...]:
 
 def _too_few(study: Comparisons) -> str:
     known = listed([f"'{arm}'" for arm in study.scores]) if study.scores else "none"
-    return f"two arms with complete trials of one seed are needed, '{study.records.baseline}' among them; complete: {known}"
+    needed = f"two arms with complete trials of one seed, '{study.records.baseline}' among them"
+    return f"needs {needed}; complete: {known}"
 
 
 def _attribution(study: Comparisons) -> Attribution | LeftOut:
@@ -281,25 +347,30 @@ def _attribution(study: Comparisons) -> Attribution | LeftOut:
     orders = shapley_orders(factors, design.permutations) if len(factors) > SHAPLEY_EXACT else None
     missing = [arm for arm in study.records.arms if arm not in study.scores]
     if missing:
-        return LeftOut("shapley", f"{len(missing)} combinations of factors have no complete trial, the first '{missing[0]}'")
+        return LeftOut("shapley", f"{len(missing)} arms have no complete trial, the first '{missing[0]}'")
     if not set.intersection(*(set(by_seed) for by_seed in study.scores.values())):
         return LeftOut("shapley", "no seed is complete for every combination of factors")
     scores = {study.records.arms[arm].factors: by_seed for arm, by_seed in study.scores.items()}
     return attribute(scores, factors, np.random.default_rng(0), orders)
 
 
-def _shared_matrices(records: AblationRecords, arm: str, reference: str) -> set[int]:
-    return set(records.matrices.get(arm, ())) & set(records.matrices.get(reference, ()))
+def _has_deltas(study: Comparisons, arm: str, reference: str) -> bool:
+    matrices = study.records.matrices
+    return study.pairs(arm, reference) and bool(set(matrices.get(arm, ())) & set(matrices.get(reference, ())))
 
 
 def _deltas(records: AblationRecords, arm: str, reference: str) -> dict[str, Estimate]:
     """IoU minus the reference's of the classes that both have; all others are lumped into one that is dropped."""
     shared = [name for name in records.classes(reference) if name in records.classes(arm)]
     lumped = {
-        a: {seed: _lump(m, [shared.index(n) if n in shared else len(shared) for n in records.classes(a)], len(shared))
-            for seed, m in records.matrices[a].items()}
+        a: {
+            seed: _lump(
+                m, [shared.index(n) if n in shared else len(shared) for n in records.classes(a)], len(shared)
+            )
+            for seed, m in records.matrices[a].items()
+        }
         for a in (reference, arm)
-    }  # fmt: skip
+    }
     found = class_deltas(lumped, reference, np.random.default_rng(0))[arm]
     return dict(zip(shared, found[: len(shared)], strict=True))
 
@@ -314,7 +385,10 @@ def _lump(matrices: NDArray[np.int64], places: Sequence[int], rest: int) -> NDAr
 def _by_rule(records: AblationRecords, arm: str) -> dict[str, Estimate]:
     """Score under every convention, mean over seeds; nan where the rule does not apply."""
     names = records.classes(arm)
-    values = {k: np.array([rule(m, names) for m in records.matrices[arm].values()]) for k, rule in CONVENTIONS.items()}
+    values = {
+        k: np.array([rule(m, names) for m in records.matrices[arm].values()])
+        for k, rule in CONVENTIONS.items()
+    }
     return {k: _UNKNOWN if np.isnan(v).any() else mean_interval(v) for k, v in values.items()}
 
 

@@ -16,9 +16,10 @@ _FONT = 7
 _LETTER = 0.6 * _FONT  # mean width of a letter, points
 #: offsets to try, in points, the nearest first
 _OFFSETS = [
-    (x, y) for distance in range(5, 90, 6) for x, y in ((distance, -distance), (-distance, distance), (5, -distance - 4),
-    (-5, distance + 4), (distance, distance), (-distance, -distance))
-]  # fmt: skip
+    offset
+    for d in range(5, 90, 6)
+    for offset in ((d, -d), (-d, d), (5, -d - 4), (-5, d + 4), (d, d), (-d, -d))
+]
 
 
 def spread_out(wanted: Sequence[float], gap: float) -> list[float]:
@@ -50,7 +51,8 @@ def place(ax: Axes, points: Sequence[Point]) -> None:
     scale = 72 / figure.dpi
     spots = [ax.transData.transform((p.at, p.value)) * scale for p in points]
     inside = Bbox(ax.get_window_extent().get_points() * scale)
-    ends = [(ax.transData.transform([(p.at, p.low), (p.at, p.high)]) * scale).tolist() for p in points if p.low < p.high]
+    known = [p for p in points if p.low < p.high]
+    ends = [(ax.transData.transform([(p.at, p.low), (p.at, p.high)]) * scale).tolist() for p in known]
     taken = [_around(x, y, 4) for x, y in spots]
     taken += [_around(*spot, 2) for one, other in pairwise(spots) for spot in np.linspace(one, other, 40)]
     taken += [Bbox.from_extents(x - 1, low, x + 1, high) for (x, low), (_, high) in ends]
@@ -58,18 +60,34 @@ def place(ax: Axes, points: Sequence[Point]) -> None:
         text = short(p.label)
         offset, box = _free((x, y), len(text) * _LETTER, taken, inside)
         taken.append(box)
-        far = {"arrowprops": {"arrowstyle": "-", "color": "#a9b0b9", "linewidth": 0.6, "shrinkA": 0, "shrinkB": 2}}
+        far = {
+            "arrowprops": {
+                "arrowstyle": "-",
+                "color": "#a9b0b9",
+                "linewidth": 0.6,
+                "shrinkA": 0,
+                "shrinkB": 2,
+            }
+        }
         ax.annotate(
-            text, (p.at, p.value), offset, textcoords="offset points", fontsize=_FONT, va="center",
-            ha="left" if offset[0] > 0 else "right", **(far if np.hypot(*offset) > 9 else {}),
-        )  # fmt: skip
+            text,
+            (p.at, p.value),
+            offset,
+            textcoords="offset points",
+            fontsize=_FONT,
+            va="center",
+            ha="left" if offset[0] > 0 else "right",
+            **(far if np.hypot(*offset) > 9 else {}),
+        )
 
 
 def _around(x: float, y: float, half: float) -> Bbox:
     return Bbox.from_extents(x - half, y - half, x + half, y + half)
 
 
-def _free(spot: tuple[float, float], width: float, taken: Sequence[Bbox], inside: Bbox) -> tuple[tuple[int, int], Bbox]:
+def _free(
+    spot: tuple[float, float], width: float, taken: Sequence[Bbox], inside: Bbox
+) -> tuple[tuple[int, int], Bbox]:
     """The first offset whose text covers nothing and stays inside; the last one where there is none."""
     for dx, dy in _OFFSETS:
         left = spot[0] + dx - (0 if dx > 0 else width)

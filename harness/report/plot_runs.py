@@ -9,7 +9,18 @@ from numpy.typing import NDArray
 
 from harness.config.ablation import Ladder, design_arms
 from harness.metrics import counts, iou, miou
-from harness.report.plot_shapes import INK, MUTED, Chart, LeftOut, LineChart, Panel, Point, RowChart, Series, point
+from harness.report.plot_shapes import (
+    INK,
+    MUTED,
+    Chart,
+    LeftOut,
+    LineChart,
+    Panel,
+    Point,
+    RowChart,
+    Series,
+    point,
+)
 from harness.report.plot_style import (
     GROUPS,
     TEST,
@@ -26,6 +37,8 @@ from harness.stats import Estimate, bootstrap_weights, mean_interval, percentile
 from harness.store import EpochRow
 
 BySeed = Mapping[int, NDArray[np.int64]]
+#: what a row says of an epoch, and the colour of its line
+Line = tuple[Callable[[EpochRow], float | None], str]
 
 #: arms up to which a panel for each class stays readable
 MOST_ROWS = 24
@@ -45,7 +58,9 @@ def learning_rates(records: AblationRecords) -> Chart | LeftOut:
     runs = {arm: max(by_seed.values(), key=len) for arm, by_seed in records.epochs.items()}
     arms_of: dict[tuple[tuple[int, tuple[tuple[str, float], ...]], ...], list[str]] = {}
     for arm, rows in runs.items():
-        arms_of.setdefault(tuple((row.epoch, tuple(row.lr.items())) for row in rows if row.epoch > 0), []).append(arm)
+        arms_of.setdefault(
+            tuple((row.epoch, tuple(row.lr.items())) for row in rows if row.epoch > 0), []
+        ).append(arm)
     alike = [arms for rates, arms in arms_of.items() if rates]
     if not alike:
         return LeftOut("learning_rates", "no arm trains")
@@ -72,9 +87,15 @@ def class_bars(records: AblationRecords) -> Chart | LeftOut:
         for name in _panel_names(found)
     ]
     return RowChart(
-        "class_iou", "Validation IoU of each class", "IoU (0–1)", tuple(found), tuple(panels), _columns(panels),
-        limits=(0.0, 1.0), notes=(_interval_note(records.matrices), *chosen_on_test(records, found)),
-    )  # fmt: skip
+        "class_iou",
+        "Validation IoU of each class",
+        "IoU (0–1)",
+        tuple(found),
+        tuple(panels),
+        _columns(panels),
+        limits=(0.0, 1.0),
+        notes=(_interval_note(records.matrices), *chosen_on_test(records, found)),
+    )
 
 
 def validation_and_test(records: AblationRecords) -> Chart | LeftOut:
@@ -97,10 +118,19 @@ def validation_and_test(records: AblationRecords) -> Chart | LeftOut:
         for name in _panel_names(found["validation"])
     ]
     return RowChart(
-        "validation_test", "IoU of each class on validation and test frames", "IoU (0–1)", tuple(both), tuple(panels),
-        _columns(panels), limits=(0.0, 1.0),
-        notes=("Mean over seeds, weights of the best epoch.", *_absent(found["test"]), *chosen_on_test(records, both)),
-    )  # fmt: skip
+        "validation_test",
+        "IoU of each class on validation and test frames",
+        "IoU (0–1)",
+        tuple(both),
+        tuple(panels),
+        _columns(panels),
+        limits=(0.0, 1.0),
+        notes=(
+            "Mean over seeds, weights of the best epoch.",
+            *_absent(found["test"]),
+            *chosen_on_test(records, both),
+        ),
+    )
 
 
 def class_journey(records: AblationRecords) -> Chart | LeftOut:
@@ -122,7 +152,8 @@ def class_journey(records: AblationRecords) -> Chart | LeftOut:
         for name in _panel_names(found)
     )
     panel = Panel("", lines, "", "validation IoU (0–1)", ticks=tuple(rungs), ends=True)
-    return LineChart("class_journey", "Each class along the ladder", (panel,), notes=("Mean over seeds.", *chosen_on_test(records, rungs)))
+    notes = ("Mean over seeds.", *chosen_on_test(records, rungs))
+    return LineChart("class_journey", "Each class along the ladder", (panel,), notes=notes)
 
 
 def class_shares(records: AblationRecords) -> Chart | LeftOut:
@@ -143,9 +174,13 @@ def class_shares(records: AblationRecords) -> Chart | LeftOut:
     notes = ["Filled: validation; hollow: test."] if "test" in shares else []
     notes.append(f"Labelled pixels of arm {arm}, at the raster of its score.")
     return RowChart(
-        "class_shares", f"Class distribution, {listed(list(shares))}", "share of the labelled pixels, %", names,
-        (Panel("", tuple(series)),), notes=tuple(notes),
-    )  # fmt: skip
+        "class_shares",
+        f"Class distribution, {listed(list(shares))}",
+        "share of the labelled pixels, %",
+        names,
+        (Panel("", tuple(series)),),
+        notes=tuple(notes),
+    )
 
 
 def class_estimates(by_seed: BySeed, names: Sequence[str]) -> dict[str, Estimate]:
@@ -168,14 +203,18 @@ def _curves(records: AblationRecords, arm: str, name: str) -> Chart | LeftOut:
         return LeftOut(name, f"arm '{arm}' trains for 0 epochs")
     trials = records.trials[arm].values()
     best = [(t.best_epoch, t.score) for t in trials if t.best_epoch is not None]
-    at_best = [(r.epoch, r.val_loss) for t in trials for r in records.epochs[arm][t.seed] if r.epoch == t.best_epoch]
+    at_best = [
+        (r.epoch, r.val_loss) for t in trials for r in records.epochs[arm][t.seed] if r.epoch == t.best_epoch
+    ]
     panels = (
-        _panel("Loss", "loss", runs, {"train": (_train_loss, TRAINING), "validation": (_val_loss, VALIDATION)}, at_best),
+        _panel("Loss", "loss", runs, _LOSSES, at_best),
         _panel("Score", _score_name(records, arm), runs, _score_lines(runs), best),
         _rates_panel(runs),
         _classes_panel(records, runs),
     )
-    notes = (f"{plural(len(runs), 'seed')}: thin lines; bold: their mean. Dots: the best epoch of each seed.",)
+    notes = (
+        f"{plural(len(runs), 'seed')}: thin lines; bold: their mean. Dots: the best epoch of each seed.",
+    )
     return LineChart(name, f"Training of {arm}", panels, 2, notes=notes)
 
 
@@ -183,7 +222,7 @@ def _panel(
     title: str,
     y_title: str,
     runs: list[list[EpochRow]],
-    lines: Mapping[str, tuple[Callable[[EpochRow], float | None], str]],
+    lines: Mapping[str, Line],
     best: Iterable[tuple[int, float]],
 ) -> Panel:
     drawn = [s for name, (value, colour) in lines.items() for s in _lines(name, runs, value, colour)]
@@ -191,7 +230,7 @@ def _panel(
     return Panel(title, (*drawn, dots), "epoch", y_title, ends=True)
 
 
-def _score_lines(runs: list[list[EpochRow]]) -> dict[str, tuple[Callable[[EpochRow], float | None], str]]:
+def _score_lines(runs: list[list[EpochRow]]) -> dict[str, Line]:
     lines = {"validation": (_val_score, VALIDATION)}
     if any(row.train_score is not None for rows in runs for row in rows):
         lines = {"train": (_train_score, TRAINING)} | lines
@@ -200,7 +239,8 @@ def _score_lines(runs: list[list[EpochRow]]) -> dict[str, tuple[Callable[[EpochR
 
 def _rates_panel(runs: list[list[EpochRow]]) -> Panel:
     groups = list(dict.fromkeys(g for rows in runs for g in rows[-1].lr))
-    return Panel("Learning rate", tuple(_rate_lines(runs, _group_colours(groups))), "epoch", "rate", log=True, ends=True)
+    lines = tuple(_rate_lines(runs, _group_colours(groups)))
+    return Panel("Learning rate", lines, "epoch", "rate", log=True, ends=True)
 
 
 def _rate_lines(runs: list[list[EpochRow]], colours: Mapping[str, str]) -> list[Series]:
@@ -240,6 +280,9 @@ def _train_loss(row: EpochRow) -> float | None:
 
 def _val_loss(row: EpochRow) -> float | None:
     return row.val_loss
+
+
+_LOSSES: dict[str, Line] = {"train": (_train_loss, TRAINING), "validation": (_val_loss, VALIDATION)}
 
 
 def _val_score(row: EpochRow) -> float | None:
@@ -308,13 +351,19 @@ def _gaps(
     one: Mapping[str, Mapping[str, Estimate]], other: Mapping[str, Mapping[str, Estimate]], name: str
 ) -> tuple[Point, ...]:
     """Pairs of points to connect: an arm's value in both."""
-    return tuple(p for a, b in zip(_rows(one, name), _rows(other, name), strict=False) if a.at == b.at for p in (a, b))
+    return tuple(
+        p for a, b in zip(_rows(one, name), _rows(other, name), strict=False) if a.at == b.at for p in (a, b)
+    )
 
 
 def _absent(found: Mapping[str, Mapping[str, Estimate]]) -> tuple[str, ...]:
     """A note on the classes that the test truth of every arm lacks, by which the two means differ."""
-    names = [n for n in dict.fromkeys(n for own in found.values() for n in own) if n not in _panel_names(found)]
-    return (f"The truth of the test frames lacks {listed(names)}: its mIoU is a mean over fewer classes.",) if names else ()
+    names = [
+        n for n in dict.fromkeys(n for own in found.values() for n in own) if n not in _panel_names(found)
+    ]
+    if not names:
+        return ()
+    return (f"The truth of the test frames lacks {listed(names)}: its mIoU is a mean over fewer classes.",)
 
 
 def _at(place: int, estimate: Estimate | None) -> Point:
