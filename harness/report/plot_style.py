@@ -70,7 +70,7 @@ def file_names(prefix: str, names: Iterable[str]) -> dict[str, str]:
     """A file name for each name, without an ending: safe on every system, no two alike."""
     found: dict[str, str] = {}
     for name in names:
-        wanted = own = f"{prefix}_{re.sub(r'[^A-Za-z0-9+-]+', '_', name)}"
+        wanted = own = f"{prefix}_{re.sub(r'[^A-Za-z0-9+-]+', '_', name).strip('_')}"
         number = 1
         # names that differ in case only are one file on some systems
         while own.lower() in {other.lower() for other in found.values()}:

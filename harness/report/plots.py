@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from harness.errors import DataError
 from harness.report.interactive import write_interactive
 from harness.report.plot_data import plot_data
-from harness.report.plot_figures import DPI, STYLE, WIDTH, draw
+from harness.report.plot_figures import DPI, STYLE, WIDTH, draw, settle
 from harness.report.plot_shapes import Chart, PlotData
 from harness.report.plot_style import short
 from harness.report.records import AblationRecords
@@ -70,6 +70,7 @@ def tile_sheet(
         if legend:
             handles = [Patch(color=colour, label=name) for name, colour in legend.items()]
             figure.legend(handles=handles, loc="outside lower left", ncols=6)
+        settle(figure)
         return _bytes(figure, "png")
 
 
@@ -77,9 +78,7 @@ def _write_chart(chart: Chart, out: Path) -> list[Path]:
     paths = [out / f"{chart.name}.png", out / f"{chart.name}.svg"]
     with matplotlib.rc_context(STYLE):
         figure = draw(chart)
-        # laid out once, for the same look in both files
-        figure.draw_without_rendering()
-        figure.set_layout_engine("none")
+        settle(figure)
         for path in paths:
             write_bytes(path, _bytes(figure, path.suffix[1:]))
     return paths

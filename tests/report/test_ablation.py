@@ -13,7 +13,8 @@ from rich.console import Console
 from scipy import stats as reference
 
 from harness.errors import StudyError
-from harness.report.ablation import ONE_SEED, VERDICT, ablation_summary, ablation_tables, write_ablation_tables
+from harness.report.ablation import ablation_summary, ablation_tables, write_ablation_tables
+from harness.report.ablation_shared import ONE_SEED, VERDICT
 from harness.report.table import Table
 
 TWO = ("Trees", "Sky")
