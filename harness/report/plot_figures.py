@@ -207,6 +207,8 @@ def _draw_rows(ax: Axes, panel: Panel, chart: RowChart) -> None:
 def _draw_bar(ax: Axes, series: Series, p: Point, y: float, height: float) -> None:
     colour = _colour(series.colour)
     face = colour if series.style == "bar" else "none"
+    # bars from 0 stand on the axis; others need air before the first
+    ax.use_sticky_edges = ax.use_sticky_edges and p.start == 0
     ax.barh(
         y,
         p.value - p.start,

@@ -61,7 +61,7 @@ def tile_sheet(
         blocks = np.atleast_1d(figure.subfigures(len(titles), 1))
         for number, (block, title) in enumerate(zip(blocks, titles, strict=True)):
             block.suptitle(title, x=0.01, ha="left", fontsize=8, fontweight="bold")
-            axes = block.subplots(down, across, squeeze=False).flat
+            axes = block.subplots(down, across, squeeze=False).ravel()
             for ax in axes:
                 ax.set_axis_off()
             for ax, (name, column) in zip(axes, pictures.items(), strict=False):

@@ -66,7 +66,14 @@ class Study:
         self.record = Record(self.folder)
 
     def arm(
-        self, name: str, quality: float, *, epochs: int = 4, images: int = 8, test: bool = True, encoder: bool = False,
+        self,
+        name: str,
+        quality: float,
+        *,
+        epochs: int = 4,
+        images: int = 8,
+        test: bool = True,
+        encoder: bool = False,
         kept: Sequence[int] = range(10),
     ) -> None:
         """A complete trial of each seed; of 0 epochs it is one row that only scores. `kept`: classes it scores."""
@@ -111,7 +118,12 @@ def save(path: Path, matrices: NDArray[np.int64]) -> None:
 
 
 def epoch_rows(
-    trial: str, matrices: NDArray[np.int64], epochs: int, encoder: bool, names: Sequence[str], generator: np.random.Generator
+    trial: str,
+    matrices: NDArray[np.int64],
+    epochs: int,
+    encoder: bool,
+    names: Sequence[str],
+    generator: np.random.Generator,
 ) -> list[EpochRow]:
     """Rows that rise to the score of the matrices at the last epoch but one, or a single row of epoch 0."""
     ious = own_ious(matrices)
@@ -119,7 +131,11 @@ def epoch_rows(
     best = max(1, epochs - 1)
     rows = []
     for epoch in range(1, epochs + 1) if epochs else [0]:
-        grown = 1.0 if epoch in (0, best) else min(0.99, 1 - 0.5 * np.exp(-3 * epoch / best) - abs(generator.normal(0, 0.01)))
+        grown = (
+            1.0
+            if epoch in (0, best)
+            else min(0.99, 1 - 0.5 * np.exp(-3 * epoch / best) - abs(generator.normal(0, 0.01)))
+        )
         rate = 5e-4 * (1 + np.cos(np.pi * (epoch - 1) / max(1, epochs))) / 2
         lr = {"head": rate} | ({"encoder": 0.0 if epoch < 3 else rate / 10} if encoder else {})
         rows.append(
@@ -200,7 +216,9 @@ def test_a_difference_is_the_mean_over_pairs_of_seeds_with_students_interval(lad
     assert found["phase2"].value == pytest.approx(gains.mean())
     # t(0.975, 2) = 4.302653
     half = 4.302653 * gains.std(ddof=1) / np.sqrt(3)
-    assert (found["phase2"].low, found["phase2"].high) == pytest.approx((gains.mean() - half, gains.mean() + half))
+    assert (found["phase2"].low, found["phase2"].high) == pytest.approx(
+        (gains.mean() - half, gains.mean() + half)
+    )
 
 
 def test_the_band_of_a_forest_plot_is_the_deviation_between_seeds(ladder, plots):
@@ -256,7 +274,10 @@ def test_the_test_truth_lacks_classes_and_the_plots_say_so(plots):
 def test_the_journey_has_a_line_for_each_class_over_the_rungs(ladder, plots):
     drawn = chart(plots, "class_journey")
     sky = [p.value for s in drawn.panels[0].series if s.name == "Sky" for p in s.points]
-    means = [np.mean([own_ious(m)[9] for m in ladder.read().matrices[a].values()]) for a in LADDER["design"]["rungs"]]
+    means = [
+        np.mean([own_ious(m)[9] for m in ladder.read().matrices[a].values()])
+        for a in LADDER["design"]["rungs"]
+    ]
     assert drawn.panels[0].ticks == tuple(LADDER["design"]["rungs"])
     assert sky == pytest.approx(means)
 
@@ -299,16 +320,24 @@ def test_cost_is_summed_from_rung_to_rung(plots):
 
 def test_arms_of_other_classes_are_compared_class_by_class_where_both_have_them(study):
     ablation = LADDER | {"design": {"kind": "ladder", "rungs": ["phase1", "phase2"]}}
-    ablation["arms"] = LADDER["arms"] | {"phase2": {"set": {"taxonomy": {"kind": "named", "name": "falcon7"}}}}
+    ablation["arms"] = LADDER["arms"] | {
+        "phase2": {"set": {"taxonomy": {"kind": "named", "name": "falcon7"}}}
+    }
     made = study(ablation)
     made.arm("phase1", 0.3)
     made.arm("phase2", 0.5, kept=[0, 1, 2, 3, 7, 8, 9])
     data = plot_data(made.read())
     drawn = chart(data, "class_differences")
-    own, other = (np.mean([own_ious(m) for m in made.read().matrices[arm].values()], axis=0) for arm in ("phase2", "phase1"))
+    own, other = (
+        np.mean([own_ious(m) for m in made.read().matrices[arm].values()], axis=0)
+        for arm in ("phase2", "phase1")
+    )
     assert drawn.columns == tuple(CLASSES[i] for i in (0, 1, 2, 3, 7, 8, 9))
     assert [p.value for p in drawn.cells[0]] == pytest.approx((own - other[[0, 1, 2, 3, 7, 8, 9]]).tolist())
-    assert any("other classes than that of phase1" in note and "phase2" in note for note in chart(data, "differences").notes)
+    assert any(
+        "other classes than that of phase1" in note and "phase2" in note
+        for note in chart(data, "differences").notes
+    )
 
 
 def test_an_arm_that_chose_on_the_test_frames_is_not_compared_with_one_that_did_not(study):
@@ -339,9 +368,15 @@ def test_shapley_bars_add_up_and_stand_beside_what_was_guessed(study):
     v = {arm: scores(made, arm).mean() for arm in ("baseline", "adamw", "larger_input", "all")}
     bars = {p.at: p.value for s in drawn.panels[0].series if s.style == "bar" for p in s.points}
     assert bars["adamw"] == pytest.approx((v["adamw"] - v["baseline"] + v["all"] - v["larger_input"]) / 2)
-    assert bars["adamw"] + bars["larger_input"] == pytest.approx(bars["all factors"]) == pytest.approx(v["all"] - v["baseline"])
+    assert (
+        bars["adamw"] + bars["larger_input"]
+        == pytest.approx(bars["all factors"])
+        == pytest.approx(v["all"] - v["baseline"])
+    )
     guesses = points(drawn, "authors' guess")
-    assert {name: p.value for name, p in guesses.items()} == pytest.approx({"adamw": 0.4 * bars["all factors"]})
+    assert {name: p.value for name, p in guesses.items()} == pytest.approx(
+        {"adamw": 0.4 * bars["all factors"]}
+    )
     assert any("larger_input: the largest gain" in note for note in drawn.notes)
     assert reason(data, "ladder") == "the design is no ladder"
     assert reason(data, "validation_test").startswith("no arm has test confusion matrices")
@@ -432,8 +467,15 @@ def test_the_html_holds_the_library_once_forbids_requests_and_stays_below_6_mb(b
 
 def test_the_interactive_figures_hold_the_same_numbers(plots):
     bars = figure_of(chart(plots, "ladder")).data
-    ends = {row: base + length for t in bars if t.type == "bar" for row, base, length in zip(t.y, t.base, t.x, strict=True)}
-    own = {p.at: p.value for s in chart(plots, "ladder").panels[0].series if s.style == "bar" for p in s.points}
+    ends = {
+        row: base + length
+        for t in bars
+        if t.type == "bar"
+        for row, base, length in zip(t.y, t.base, t.x, strict=True)
+    }
+    own = {
+        p.at: p.value for s in chart(plots, "ladder").panels[0].series if s.style == "bar" for p in s.points
+    }
     assert ends == pytest.approx(own)
     (heat,) = figure_of(chart(plots, "class_differences")).data
     assert heat.z[0][0] == pytest.approx(100 * chart(plots, "class_differences").cells[0][0].value)
@@ -453,7 +495,11 @@ def boxes(drawn: Chart, which: Callable[[Any], list[Any]]) -> list[list[Any]]:
     with matplotlib.rc_context(STYLE):
         figure = draw(drawn)
         figure.draw_without_rendering()
-        return [[Text.get_window_extent(t) for t in which(ax) if t.get_text()] for part in figure.subfigs for ax in part.axes]
+        return [
+            [Text.get_window_extent(t) for t in which(ax) if t.get_text()]
+            for part in figure.subfigs
+            for ax in part.axes
+        ]
 
 
 def overlaps(found: list[Any]) -> int:
@@ -465,13 +511,19 @@ def nine(tmp_path_factory: pytest.TempPathFactory) -> PlotData:
     """Nine arms with names of 20 letters, the last ones close together."""
     names = [f"phase{i}_" + "boundary_loss" for i in range(1, 10)]
     arms = {name: {"set": {"optimiser.lr": 0.001 * (i + 1)}} for i, name in enumerate(names)}
-    study = Study(tmp_path_factory.mktemp("nine") / "nine", {"arms": arms, "design": {"kind": "ladder", "rungs": names}}, 1)
+    study = Study(
+        tmp_path_factory.mktemp("nine") / "nine",
+        {"arms": arms, "design": {"kind": "ladder", "rungs": names}},
+        1,
+    )
     for i, name in enumerate(names):
         study.arm(name, 0.3 + 0.4 * (1 - 0.5**i), epochs=2 if i < 4 else 1, images=4)
     return plot_data(study.read())
 
 
-@pytest.mark.parametrize("name", ["ladder", "class_iou", "validation_test", "scoring_rules", "class_differences"])
+@pytest.mark.parametrize(
+    "name", ["ladder", "class_iou", "validation_test", "scoring_rules", "class_differences"]
+)
 def test_names_of_nine_arms_and_ten_classes_do_not_cover_one_another(nine, name):
     drawn = chart(nine, name)
     for found in boxes(drawn, lambda ax: ax.get_yticklabels()):
@@ -495,7 +547,13 @@ def test_heights_are_spread_as_little_as_needed():
 
 def test_file_names_are_safe_and_no_two_are_alike():
     found = file_names("curves", ["a/b", "a b", "A b", "../../etc", "adamw+flip"])
-    assert list(found.values()) == ["curves_a_b", "curves_a_b-2", "curves_A_b-3", "curves_etc", "curves_adamw+flip"]
+    assert list(found.values()) == [
+        "curves_a_b",
+        "curves_a_b-2",
+        "curves_A_b-3",
+        "curves_etc",
+        "curves_adamw+flip",
+    ]
 
 
 def test_long_names_keep_their_ends():
@@ -515,12 +573,17 @@ def test_classes_have_the_colours_of_their_taxonomy_but_for_those_too_light_for_
 
 def test_a_custom_taxonomy_brings_its_own_colours():
     classes = [{"name": n, "ids": [i], "colour": [10 * i, 20, 30]} for i, n in enumerate(("Mud", "Sky"), 1)]
-    experiment = validate_section(Experiment, {"taxonomy": {"kind": "custom", "classes": classes}}, "experiment")
+    experiment = validate_section(
+        Experiment, {"taxonomy": {"kind": "custom", "classes": classes}}, "experiment"
+    )
     assert class_colours(experiment) == {"Mud": "#0a141e", "Sky": "#14141e"}
 
 
 def test_ordered_colours_get_lighter():
-    shades = [sum(int(c[i : i + 2], 16) * w for i, w in ((1, 0.2126), (3, 0.7152), (5, 0.0722))) for c in ordered_colours(9)]
+    shades = [
+        sum(int(c[i : i + 2], 16) * w for i, w in ((1, 0.2126), (3, 0.7152), (5, 0.0722)))
+        for c in ordered_colours(9)
+    ]
     assert shades == sorted(shades)
 
 
