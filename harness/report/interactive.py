@@ -198,7 +198,11 @@ def _line(series: Series, legend: bool) -> go.Scatter:
         legendgroup=series.name,
         showlegend=legend,
         opacity=0.4 if thin else 1,
-        line={"color": _colour(series.colour), "width": 1 if thin else 2},
+        line={
+            "color": _colour(series.colour),
+            "width": 1 if thin else 2,
+            "dash": "dot" if series.colour == INK else "solid",
+        },
         marker={"color": _colour(series.colour), "size": 8 if dots else 4},
         error_y=_error(series.points) if named else None,
         hoverinfo="skip" if thin else None,

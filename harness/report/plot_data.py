@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from harness.report.plot_classes import class_bars, class_journey, class_shares, validation_and_test
+from harness.report.plot_comparisons import Comparisons
 from harness.report.plot_effects import (
-    Comparisons,
     delta_map,
     forest,
     returns,
@@ -11,14 +12,7 @@ from harness.report.plot_effects import (
     shapley_bars,
     waterfall,
 )
-from harness.report.plot_runs import (
-    class_bars,
-    class_journey,
-    class_shares,
-    learning_rates,
-    training_curves,
-    validation_and_test,
-)
+from harness.report.plot_runs import learning_rates, training_curves
 from harness.report.plot_shapes import LeftOut, PlotData
 from harness.report.records import AblationRecords
 

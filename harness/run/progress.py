@@ -49,10 +49,12 @@ class Progress:
         scores = self.running.pop(trial_id, [])
         if row is not None:
             self.ended_rows.append(row)
-            crop = row.error is None
-            self.console.print(
-                _ended_line(row, scores), highlight=False, no_wrap=crop, overflow="ellipsis" if crop else "fold"
-            )
+            line = _ended_line(row, scores)
+            if row.error is None:
+                self.console.print(line, highlight=False, no_wrap=True, overflow="ellipsis")
+            else:
+                # an error is read, copied and searched for: whole, in one line
+                self.console.print(line, highlight=False, soft_wrap=True)
 
     def _panel(self) -> Group:
         table = Table.grid(padding=(0, 2))

@@ -142,7 +142,8 @@ def epoch_rows(
             EpochRow(
                 trial=trial, epoch=epoch, score=final * grown, val_loss=1.3 - final * grown + generator.normal(0, 0.01),
                 train_loss=1.2 - 1.1 * final * grown - 0.003 * epoch if epoch else None, terms={}, train_score=None,
-                iou={n: None if np.isnan(v) else float(v) * grown for n, v in zip(names, ious, strict=True)}, lr=lr if epoch else {},
+                iou={n: None if np.isnan(v) else float(v) * grown for n, v in zip(names, ious, strict=True)},
+                lr=lr if epoch else {},
                 train_seconds=180.0 if epoch else 0.0, val_seconds=20.0, images=8, peak_memory_mb=None,
                 done=epoch in (0, epochs),
             )
@@ -157,7 +158,7 @@ LADDER = {
         "phase2": {"base": "phase1", "set": {"optimiser.lr": 0.002}},
         "phase2_flip": {
             "base": "phase2", "start": "phase2",
-            "set": {"training.epochs": 0, "schedule": {"kind": "constant"}, "evaluation.tta": {"scales": [1.0], "flip": True}},
+            "set": {"training.epochs": 0, "schedule": {"kind": "constant"}, "evaluation.tta": {"flip": True}},
         },
     },
     "design": {"kind": "ladder", "rungs": ["phase1", "phase2", "phase2_flip"]},
@@ -412,6 +413,28 @@ def test_an_arm_of_no_epochs_has_no_curves_and_an_unfinished_one_is_named(study)
     data = plot_data(made.read())
     assert reason(data, "curves_phase1") == "arm 'phase1' trains for 0 epochs"
     assert any("phase2_flip" in note and "Left out" in note for note in chart(data, "ladder").notes)
+
+
+def test_constant_unknown_and_single_rates_and_classes_that_never_occur_can_be_drawn(study):
+    made = study(LADDER, seeds=1)
+    empty = np.zeros((1, 10, 11), np.int64)
+    empty[0, 9, 9] = 5
+    for name, lr, epochs in (
+        ("phase1", {"head": 1e-3}, 2),
+        ("phase2", {}, 1),
+        ("phase2_flip", {"head": 0.0}, 1),
+    ):
+        rows = epoch_rows(name, empty, epochs, False, CLASSES, np.random.default_rng(0))
+        for row in rows:
+            made.record.add_epoch(row.model_copy(update={"lr": lr}))
+        made.record.end(name, 0, 0, "complete", picked={"arm": name})
+        made.folder.run(name).path.mkdir(parents=True)
+        save(made.folder.run(name).confusion, empty)
+    data = plot_data(made.read())
+    assert [panel.title for panel in chart(data, "class_iou").panels] == ["Sky", "mIoU"]
+    for drawn in data.charts:
+        boxes(drawn, lambda ax: ax.texts)
+        figure_of(drawn)
 
 
 BUILD = """
