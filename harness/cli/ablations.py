@@ -42,6 +42,7 @@ def ablate(
     folder = inputs.study_folder(name, f"{ablation.stem}-{scale}")
     resources = Resources(executor, gpus_per_trial, cpus_per_trial, concurrency, address)
     study = run_ablation(folder, what, scale, seeds, resources, console, race=race, resume=resume)
+    _write_tiles(folder)
     records = _write_reports(folder)
     console.print(ablation_summary(records))
     console.print(f"tables and plots → {folder.path}/report", highlight=False, soft_wrap=True)
@@ -72,12 +73,26 @@ def published(
     console.print(f"{len(written)} files → {output} (start at index.md)", highlight=False, soft_wrap=True)
 
 
+def _write_tiles(folder) -> None:  # noqa: ANN001
+    """Pictures of the first seed of every arm."""
+    from harness.engine.tiles import write_tiles
+    from harness.report.records import read_ablation
+
+    records = read_ablation(folder)
+    runs = {arm: folder.run(min(rows.values(), key=lambda row: row.seed).trial) for arm, rows in records.trials.items()}
+    if runs:
+        with console.status("drawing what each arm predicts"):
+            write_tiles(runs, records.arms[next(iter(runs))].experiment, folder.tiles)
+
+
 def _write_reports(folder):  # noqa: ANN001, ANN202
     from harness.report.ablation import write_ablation_tables
     from harness.report.plots import write_plots
     from harness.report.records import read_ablation
+    from harness.report.tiles import write_tile_sheet
 
     records = read_ablation(folder)
     write_ablation_tables(records, folder.path / "report")
     write_plots(records, folder.path / "report")
+    write_tile_sheet(records, folder.path / "report")
     return records

@@ -47,9 +47,9 @@ def write_predictions(
         colour = trained.taxonomy.to_colour(classes)
         truth = _truth_colours(frame, trained.taxonomy)
         name = f"{frame.image.stem}.png"
-        _write_rgb(out / "colour" / name, colour)
-        _write_rgb(out / "overlay" / name, overlay(image, colour))
-        _write_rgb(out / "side_by_side" / name, side_by_side(*(p for p in (image, truth, colour) if p is not None)))
+        write_rgb(out / "colour" / name, colour)
+        write_rgb(out / "overlay" / name, overlay(image, colour))
+        write_rgb(out / "side_by_side" / name, side_by_side(*(p for p in (image, truth, colour) if p is not None)))
         _write_png(out / "raw" / name, trained.taxonomy.to_raw(classes))
         yield out / "raw" / name
 
@@ -73,7 +73,8 @@ def _truth_colours(frame: Frame, taxonomy: Taxonomy) -> np.ndarray | None:
     return taxonomy.to_colour(taxonomy.to_classes(raw, str(frame.mask)))
 
 
-def _write_rgb(path: Path, picture: np.ndarray) -> None:
+def write_rgb(path: Path, picture: np.ndarray) -> None:
+    """Write an RGB uint8 picture (H W 3) as PNG."""
     _write_png(path, cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))
 
 

@@ -98,6 +98,11 @@ class StudyFolder:
     def epochs(self) -> Journal[EpochRow]:
         return Journal(self.path / "epochs.jsonl", EpochRow)
 
+    @property
+    def tiles(self) -> Path:
+        """Pictures of a few frames, a folder for image, truth and each arm."""
+        return self.path / "tiles"
+
     def run(self, trial_id: str) -> RunFolder:
         return RunFolder(self.path / "runs" / trial_id)
 
