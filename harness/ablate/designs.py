@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import combinations
 
 import numpy as np
 
@@ -12,11 +13,13 @@ from harness.config import Experiment, apply_overrides, did_you_mean, fingerprin
 from harness.config.ablation import (
     Ablation,
     Arms,
+    Factor,
     Factorial,
     Ladder,
     LeaveOneOut,
     OneFactor,
     Overrides,
+    Path,
     Shapley,
     design_arms,
 )
@@ -62,6 +65,14 @@ def baseline_of(ablation: Ablation) -> str:
     if isinstance(ablation.design, Ladder | Arms):
         return design_arms(ablation.design)[0]
     return ALL if isinstance(ablation.design, LeaveOneOut) else BASELINE
+
+
+def rungs_of(ablation: Ablation) -> tuple[str, ...] | None:
+    """The arms that are each a step from the one before: a ladder's rungs, a path's way so far; none: no order."""
+    design = ablation.design
+    if isinstance(design, Path):
+        return tuple(combination_name(on, list(ablation.factors)) for on in prefixes(design.steps))
+    return design.rungs if isinstance(design, Ladder) else None
 
 
 def shapley_orders(factors: Sequence[str], permutations: int) -> tuple[tuple[str, ...], ...]:
@@ -120,6 +131,8 @@ def _with_starts(ablation: Ablation, name: str) -> list[str]:
 
 
 def _factor_arms(ablation: Ablation, scale: str) -> dict[str, ResolvedArm]:
+    if isinstance(ablation.design, Path):
+        _refuse_what_fails_later(ablation.factors)
     arms: dict[str, ResolvedArm] = {}
     for name, on in _combinations(ablation):
         if name in arms:
@@ -139,15 +152,32 @@ def _combinations(ablation: Ablation) -> list[tuple[str, frozenset[str]]]:
     return [(combination_name(on, factors), on) for on in _sets(design, factors)]
 
 
-def _sets(design: OneFactor | Factorial | Shapley, factors: list[str]) -> Iterable[frozenset[str]]:
+def _sets(design: OneFactor | Factorial | Shapley | Path, factors: list[str]) -> Iterable[frozenset[str]]:
     if isinstance(design, OneFactor):
         return [frozenset(), *(frozenset([f]) for f in factors)]
+    if isinstance(design, Path):
+        tried = [on | {f} for on in prefixes(design.steps) for f in factors if f not in on]
+        return dict.fromkeys([frozenset(), *tried])
     if isinstance(design, Factorial):
         return fraction_of(factors, design.halvings).runs()
     if len(factors) <= SHAPLEY_EXACT:
         return subsets(factors)
     orders = shapley_orders(factors, design.permutations)
     return dict.fromkeys(s for order in orders for s in prefixes(order))
+
+
+def _refuse_what_fails_later(factors: Mapping[str, Factor]) -> None:
+    """What would make a later round of a path two arms of one name, or a step that changes nothing."""
+    for name in factors:
+        if name in (BASELINE, ALL) or "+" in name:
+            raise ConfigError(f"a factor of a path is called '{name}', as an arm may be; rename it, without '+'")
+    for one, other in combinations(factors, 2):
+        shared = sorted(p for p in factors[one].set if any(_overlap(p, q) for q in factors[other].set))
+        if shared:
+            raise ConfigError(
+                f"factors '{one}' and '{other}' of a path both change {', '.join(shared)}, so that one would undo the "
+                "other; make them one factor, or let each change fields of its own"
+            )
 
 
 def _guess(ablation: Ablation, on: frozenset[str]) -> str | None:

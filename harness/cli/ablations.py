@@ -16,7 +16,11 @@ app.add_typer(report, name="report")
 
 @app.command()
 def ablate(
-    ablation: Annotated[Path, typer.Argument(help="Ablation file, e.g. ablations/ignitia.yaml.")],
+    ablation: Annotated[Path | None, typer.Argument(help="Ablation file, e.g. ablations/ignitia.yaml.")] = None,
+    path: Annotated[
+        str | None, typer.Option(metavar="STUDY", help="In place of a file: from the default to this search's best.")
+    ] = None,
+    rank: Annotated[int | None, typer.Option(min=1, help="With --path, to which of the best; none: 1.")] = None,
     scale: Annotated[str, typer.Option(help="Which of the file's scales: smoke, small, full.")] = "full",
     data: Data = None,
     set_: Set = None,
@@ -34,12 +38,13 @@ def ablate(
 ) -> None:
     """Train every arm of an ablation with the same seeds and say what its factors are worth."""
     from harness.cli import inputs
-    from harness.config import Ablation, read_section
     from harness.report.ablation import ablation_summary
     from harness.run import Resources, run_ablation
 
-    what = inputs.change_ablation(read_section(Ablation, ablation), scale, data, set_ or [])
-    folder = inputs.study_folder(name, f"{ablation.stem}-{scale}")
+    found, stem = inputs.read_ablation(ablation, path, rank)
+    what = inputs.change_ablation(found, scale, data, set_ or [])
+    # a path is known by its search alone, so that --resume finds it
+    folder = inputs.study_folder(name or (stem if path else None), f"{stem}-{scale}")
     resources = Resources(executor, gpus_per_trial, cpus_per_trial, concurrency, address)
     study = run_ablation(folder, what, scale, seeds, resources, console, race=race, resume=resume)
     _write_tiles(folder)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from harness.config import Ablation, Experiment, Space, apply_overrides, parse_override, read_section
 from harness.errors import ConfigError
-from harness.store import StudyFolder, results_folder
+from harness.store import StudyFolder, find_study, results_folder
 
 _REPOSITORY = Path(__file__).resolve().parents[2]
 DEFAULT_SPACE = _REPOSITORY / "search_spaces" / "default.yaml"
@@ -43,6 +43,22 @@ def read_space(
     base = change_experiment(base, data, overrides)
     search = space.search if trials is None else apply_overrides(space.search, {"trials": trials})
     return space.model_copy(update={"experiment": base, "search": search})
+
+
+def read_ablation(file: Path | None, search: str | None, rank: int | None) -> tuple[Ablation, str]:
+    """An ablation from its file, or the path to a search's best; and the name that it gives to its study."""
+    if (file is None) == (search is None):
+        given = "neither is given" if file is None else f"not both {file} and --path {search}"
+        raise ConfigError(f"give either an ablation file, e.g. ablations/ignitia.yaml, or --path STUDY; {given}")
+    if file is not None:
+        if rank is not None:
+            raise ConfigError(f"--rank {rank} goes with --path STUDY; leave it out for {file}")
+        return read_section(Ablation, file), file.stem
+    # optuna takes a second to import, which a file need not pay
+    from harness.search import path_factors
+
+    folder = find_study(search)
+    return path_factors(folder, rank or 1), f"path-{folder.name}"
 
 
 def change_ablation(ablation: Ablation, scale: str, data: Path | None, overrides: list[str]) -> Ablation:

@@ -76,7 +76,16 @@ class Shapley(Section):
     permutations: int = Field(16, ge=1, le=1000, description="orders drawn where there are more than 6 factors")
 
 
-Design = Annotated[Ladder | Arms | OneFactor | LeaveOneOut | Factorial | Shapley, Field(discriminator="kind")]
+class Path(Section):
+    """The factors one by one, each time the one that scores highest on top of those taken before."""
+
+    kind: Literal["path"] = "path"
+    steps: tuple[str, ...] = Field((), description="factors taken so far, in order; written as the study goes")
+
+
+Design = Annotated[
+    Ladder | Arms | OneFactor | LeaveOneOut | Factorial | Shapley | Path, Field(discriminator="kind")
+]
 
 
 class Scale(Section):
@@ -105,12 +114,27 @@ class Ablation(Section):
                 raise ValueError(f"the design names {unknown}; the arms are {', '.join(self.arms) or 'none'}")
         elif len(self.factors) < 2:
             raise ValueError(f"a {self.design.kind} design needs two factors or more, not {len(self.factors)}")
+        if isinstance(self.design, Path):
+            _check_steps(self.design.steps, list(self.factors))
         names = list(self.arms)
         for index, (name, arm) in enumerate(self.arms.items()):
             for other in (*arm.starts(), *([arm.base] if arm.base else [])):
                 if other not in names[:index]:
                     raise ValueError(f"arm '{name}': '{other}' must be an arm above it; above it: {names[:index]}")
         return self
+
+
+def _check_steps(steps: tuple[str, ...], factors: list[str]) -> None:
+    for index, step in enumerate(steps):
+        if step not in factors:
+            raise ValueError(f"the path takes '{step}'; the factors are {', '.join(factors)}")
+        if step in steps[:index]:
+            raise ValueError(f"the path takes '{step}' twice; take it once")
+
+
+def with_steps(ablation: Ablation, steps: tuple[str, ...]) -> Ablation:
+    """An ablation along a path that has taken these steps."""
+    return ablation.model_copy(update={"design": Path(steps=steps)})
 
 
 def design_arms(design: Ladder | Arms) -> tuple[str, ...]:

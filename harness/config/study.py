@@ -12,7 +12,7 @@ from harness.config.experiment import Experiment
 from harness.config.space import Space
 
 #: what may change when a study is resumed
-_MAY_CHANGE = ("space.search.trials", "seeds")
+_MAY_CHANGE = ("space.search.trials", "seeds", "ablation.design.steps")
 
 
 class SearchSettings(Section):

@@ -13,7 +13,7 @@ from pathlib import Path
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from harness.config.ablation import Factorial, Ladder, Shapley
+from harness.config.ablation import Factorial, Shapley
 from harness.report.ablation_classes import per_class_delta_table, per_class_table, validation_vs_test_table
 from harness.report.ablation_cost import cost_table, runs_table
 from harness.report.ablation_effects import against_baseline, against_previous, effects_table, steps_table, warnings_of
@@ -35,7 +35,7 @@ def ablation_tables(records: AblationRecords) -> dict[str, Table]:
     """
     makers: list[Callable[[AblationRecords], Table]] = [effects_table]
     design = records.settings.ablation.design
-    if isinstance(design, Ladder):
+    if records.rungs:
         makers.append(steps_table)
     if isinstance(design, Factorial):
         makers.append(factorial_table)
@@ -75,7 +75,7 @@ def ablation_summary(records: AblationRecords) -> RenderableType:
         parts += [Text(), factors_on_screen(factorial_table(records), columns, ("effect", "estimate", "verdict"))]
     if len(rows) <= _ROWS_ON_SCREEN:
         parts += [Text(), effects_on_screen(f"against {records.baseline}", rows, records)]
-    if isinstance(design, Ladder):
+    if records.rungs:
         parts += [Text(), effects_on_screen("against the rung before", against_previous(records), records)]
     return Group(*parts, Text(), *sentences(records, rows))
 

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.ablate.effects import Effect, compare, compare_ladder
-from harness.config.ablation import Arms, Ladder, LeaveOneOut, OneFactor, design_arms
+from harness.config.ablation import Arms, Ladder, LeaveOneOut, OneFactor, Path, design_arms
 from harness.metrics import counts, miou
 from harness.report.ablation_shared import (
     DASH,
@@ -76,6 +76,7 @@ def steps_table(records: AblationRecords) -> Table:
     notes = [
         "difference: the rung minus the one named under against, paired over seeds; "
         "a rung that cannot be compared is stepped over",
+        *_path_notes(records),
         *_effect_notes(records, rows),
     ]
     columns = ("arm", "against", *_EFFECT_COLUMNS)
@@ -100,7 +101,7 @@ def against_previous(records: AblationRecords) -> list[EffectRow]:
     scores = miou_scores(records)
     kept: list[str] = []
     why, against = {}, {}
-    for rung in _compared(records):
+    for rung in records.rungs or ():
         against[rung] = kept[-1] if kept else ""
         why[rung] = _unpaired(records, scores, rung, against[rung] or rung)
         if not why[rung]:
@@ -123,10 +124,21 @@ def warnings_of(records: AblationRecords, rows: Sequence[EffectRow]) -> list[str
     for row in rows:
         if row.score is not None:
             found += _unlike(records, row.arm, records.baseline)
-    aside = [arm for arm in records.arms if arm not in {row.arm for row in rows}]
+    aside = [arm for arm in records.arms if arm not in _compared(records)]
     if aside:
         found.append(f"{', '.join(aside)}: trained for the weights that others start from, not compared by the design")
     return found
+
+
+def _path_notes(records: AblationRecords) -> list[str]:
+    design = records.settings.ablation.design
+    if not isinstance(design, Path):
+        return []
+    return [
+        f"factors in the order taken: {', '.join(design.steps) or 'none yet'}",
+        "a factor was taken because its arm scored highest with these seeds: its difference is too high by that "
+        "choice, and its p too small; only other seeds say what a step is worth",
+    ]
 
 
 def _compared(records: AblationRecords) -> list[str]:

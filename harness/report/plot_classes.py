@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.config.ablation import Ladder, design_arms
 from harness.metrics import counts, iou, miou
 from harness.report.plot_runs import chosen_on_test, class_colours_of
 from harness.report.plot_shapes import (
@@ -95,9 +94,9 @@ def validation_and_test(records: AblationRecords) -> Chart | LeftOut:
 
 def class_journey(records: AblationRecords) -> Chart | LeftOut:
     """Validation IoU of each class from rung to rung of a ladder."""
-    if not isinstance(records.settings.ablation.design, Ladder):
+    if records.rungs is None:
         return LeftOut("class_journey", "the design is no ladder")
-    rungs = [arm for arm in design_arms(records.settings.ablation.design) if arm in records.matrices]
+    rungs = [arm for arm in records.rungs if arm in records.matrices]
     if len(rungs) < 2:
         return LeftOut("class_journey", f"{plural(len(rungs), 'rung')} with confusion matrices; 2 are needed")
     found = {arm: class_estimates(records.matrices[arm], records.classes(arm)) for arm in rungs}

@@ -47,7 +47,7 @@ class Comparisons:
     def steps(self) -> list[Effect]:
         """Every rung against the one before that it can be paired with."""
         rungs: list[str] = []
-        for arm in self.scores:
+        for arm in (rung for rung in self.records.rungs or () if rung in self.scores):
             if not rungs or self.pairs(arm, rungs[-1]):
                 rungs.append(arm)
         kept = {arm: self.scores[arm] for arm in rungs}
@@ -59,7 +59,7 @@ class Comparisons:
 
     @property
     def is_ladder(self) -> bool:
-        return isinstance(self.records.settings.ablation.design, Ladder)
+        return self.records.rungs is not None
 
     def pairs(self, arm: str, against: str) -> bool:
         """Whether two arms have scores of the same seed on the same frames."""
@@ -69,11 +69,11 @@ class Comparisons:
         same_data = (a.data.root, a.data.synthetic) == (b.data.root, b.data.synthetic)
         return same_data and a.protocol.select_on_test == b.protocol.select_on_test
 
-    def notes(self, effects: Sequence[Effect]) -> tuple[str, ...]:
-        """What the intervals are, which arms score other classes, and which could not be compared."""
+    def notes(self, effects: Sequence[Effect], arms: Sequence[str] | None = None) -> tuple[str, ...]:
+        """What the intervals are, which arms score other classes, and which of `arms` could not be compared."""
         kinds = listed(list(dict.fromkeys(_INTERVALS[e.interval] for e in effects)))
         there = {name for e in effects for name in (e.arm, e.against)}
-        gone = [arm for arm in self._compared() if arm not in there]
+        gone = [arm for arm in arms or self._compared() if arm not in there]
         left_out = (
             (f"Left out, no complete trial or no seed and frames in common: {listed(gone)}.",) if gone else ()
         )

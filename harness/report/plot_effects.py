@@ -109,7 +109,7 @@ def waterfall(study: Comparisons) -> Chart | LeftOut:
         rows,
         (Panel("", _filled(series)),),
         texts=texts,
-        notes=(_VERDICT, *study.notes(steps)),
+        notes=(_VERDICT, *study.notes(steps, study.records.rungs)),
     )
 
 
@@ -214,7 +214,9 @@ def returns(study: Comparisons) -> Chart | LeftOut:
     if not study.effects:
         return LeftOut("diminishing_returns", _too_few(study))
     first, records = study.records.baseline, study.records
-    gains = {first: Estimate(0.0, np.nan, np.nan)} | {e.arm: e.difference for e in study.effects}
+    gains = {first: Estimate(0.0, np.nan, np.nan)} | {
+        e.arm: e.difference for e in study.effects if e.arm in (records.rungs or ())
+    }
     seconds = np.cumsum(
         [np.mean([t.seconds for t in records.trials[arm].values()]) for arm in gains]
     ).tolist()
@@ -228,7 +230,7 @@ def returns(study: Comparisons) -> Chart | LeftOut:
         "diminishing_returns",
         f"Gain over {first} against what it cost",
         (panel,),
-        notes=("Cost: mean over seeds, summed from rung to rung.", *study.notes(study.effects)),
+        notes=("Cost: mean over seeds, summed from rung to rung.", *study.notes(study.effects, records.rungs)),
     )
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.ablate import ResolvedArm, baseline_of, resolve_arms
+from harness.ablate import ResolvedArm, baseline_of, resolve_arms, rungs_of
 from harness.config import AblationSettings, read_section
 from harness.store import EpochRow, Record, StudyFolder, TrialRow
 
@@ -35,6 +35,11 @@ class AblationRecords:
     @property
     def baseline(self) -> str:
         return baseline_of(self.settings.ablation)
+
+    @property
+    def rungs(self) -> tuple[str, ...] | None:
+        """The arms that are each a step from the one before; none where the design has no such order."""
+        return rungs_of(self.settings.ablation)
 
     @property
     def scores(self) -> dict[str, dict[int, float]]:

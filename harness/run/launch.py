@@ -9,7 +9,7 @@ from dataclasses import asdict
 import torch
 from rich.console import Console
 
-from harness.ablate import Racing, Replicates, baseline_of, resolve_arms
+from harness.ablate import GreedyPath, Racing, Replicates, baseline_of, resolve_arms
 from harness.config import (
     Ablation,
     AblationSettings,
@@ -22,8 +22,9 @@ from harness.config import (
     dump_yaml,
     read_section,
 )
+from harness.config.ablation import Path, with_steps
 from harness.data import dataset_fingerprint, dataset_root
-from harness.errors import StudyError
+from harness.errors import ConfigError, StudyError
 from harness.run.inprocess import run_inprocess
 from harness.run.preflight import (
     check_experiment,
@@ -127,14 +128,16 @@ def run_ablation(
 
     Args:
         seeds: replicates of every arm; none: the scale's.
-        race: arms that those do not resolve get further seeds, up to this many; none: no arm does.
+        race: arms that those do not resolve get further seeds, up to this many; none: no arm does. Not for a path.
 
     Raises:
         HarnessError: bad input, before anything is written.
     """
     check_folder(folder, resume)
     check_resources(resources)
-    ablation, notes = settle_ablation(ablation, scale)
+    if race is not None and isinstance(ablation.design, Path):
+        raise ConfigError("--race: a path decides its arms itself, from the same seeds of all; leave --race out")
+    ablation, notes = settle_ablation(_with_stored_steps(ablation, folder), scale)
     arms = {name: arm.experiment for name, arm in resolve_arms(ablation, scale).items()}
     replicates = seeds or ablation.scale[scale].seeds
     with console.status("decoding frames"):
@@ -144,11 +147,42 @@ def run_ablation(
     settings = AblationSettings(ablation=ablation, scale=scale, seeds=replicates, dataset=_dataset(first))
     _connect(resources, console)
     _open_folder(folder, settings, resources, console, notes)
-    study = Replicates(folder, arms, range(replicates))
-    if race is not None:
-        study = Racing(folder, arms, range(replicates), baseline_of(ablation), race)
-    execute(study, resources, console, len(arms) * replicates, max(e.training.epochs for e in arms.values()))
+    study = _ablation_study(folder, settings, console, race)
+    planned = replicates * (path_arms(len(ablation.factors)) if isinstance(study, GreedyPath) else len(arms))
+    execute(study, resources, console, planned, max(e.training.epochs for e in arms.values()))
     return study
+
+
+def path_arms(factors: int) -> int:
+    """How many arms a path tries in all: the baseline, then every factor left, until none is."""
+    return 1 + factors * (factors + 1) // 2
+
+
+def _ablation_study(
+    folder: StudyFolder, settings: AblationSettings, console: Console, race: int | None
+) -> Replicates:
+    ablation, scale, seeds = settings.ablation, settings.scale, range(settings.seeds)
+    if isinstance(ablation.design, Path):
+
+        def on_step(steps: tuple[str, ...]) -> None:
+            now = settings.model_copy(update={"ablation": with_steps(ablation, steps)})
+            write_text(folder.settings, dump_yaml(now.model_dump(mode="json")))
+            console.print(f"step {len(steps)}: {steps[-1]}", highlight=False, soft_wrap=True)
+
+        return GreedyPath(folder, ablation, scale, seeds, on_step)
+    arms = {name: arm.experiment for name, arm in resolve_arms(ablation, scale).items()}
+    if race is not None:
+        return Racing(folder, arms, seeds, baseline_of(ablation), race)
+    return Replicates(folder, arms, seeds)
+
+
+def _with_stored_steps(ablation: Ablation, folder: StudyFolder) -> Ablation:
+    """A path goes on from the steps in its folder; steps of other factors are left to the check of the settings."""
+    if not isinstance(ablation.design, Path) or not folder.settings.exists():
+        return ablation
+    stored = read_section(AblationSettings, folder.settings).ablation.design
+    known = isinstance(stored, Path) and set(stored.steps) <= set(ablation.factors)
+    return with_steps(ablation, stored.steps) if known else ablation
 
 
 def execute(study: Study, resources: Resources, console: Console, planned: int, max_epochs: int) -> None:

@@ -88,16 +88,20 @@ class Proposals:
 
 def default_pick(space: Space) -> dict[str, Scalar] | None:
     """The values that the default Experiment itself has; None where the space does not contain it."""
-    values = space.experiment.model_dump(mode="json")
     picked: dict[str, Scalar] = {}
     for name, parameter in space.parameters.items():
         if is_active(parameter, picked):
-            value = _value_at(values, parameter.field)
-            label = _label_of(parameter, value)
+            label = default_label(space, name)
             if label is None:
                 return None
             picked[name] = label
     return picked
+
+
+def default_label(space: Space, name: str) -> Scalar | None:
+    """The label or value of one parameter in the default Experiment; None where the parameter cannot take it."""
+    parameter = space.parameters[name]
+    return _label_of(parameter, _value_at(space.experiment.model_dump(mode="json"), parameter.field))
 
 
 def _value_at(values: Any, path: str) -> Any:

@@ -159,6 +159,15 @@ def read_export(folder: StudyFolder, rank: int) -> str:
         ConfigError: the folder holds no search.
     """
     space = read_section(SearchSettings, folder.settings).space
+    return export_text(space, ranked(folder, rank), rank, folder.name)
+
+
+def ranked(folder: StudyFolder, rank: int) -> TrialRow:
+    """The trial of rank `rank` (from 1) of a search on disk.
+
+    Raises:
+        StudyError: the study has fewer ranked trials.
+    """
     ranking = Record(folder).ranking()
     if rank > len(ranking):
         raise StudyError(
@@ -166,4 +175,4 @@ def read_export(folder: StudyFolder, rank: int) -> str:
             if ranking
             else f"study '{folder.name}' has no trial with a score yet; let it go on first"
         )
-    return export_text(space, ranking[rank - 1], rank, folder.name)
+    return ranking[rank - 1]

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from harness.config import (
+    AblationSettings,
     Experiment,
     ReplicateSettings,
     SearchSettings,
@@ -36,6 +37,15 @@ def test_the_same_settings_have_no_differences() -> None:
 
 def test_more_trials_are_no_difference() -> None:
     assert differences(SEARCH, changed("space.search.trials", 99)) == []
+
+
+def test_the_steps_of_a_path_are_no_difference_and_its_scale_is() -> None:
+    factors = {"lr": {"set": {"optimiser.lr": 0.01}}, "batch": {"set": {"training.batch_size": 2}}}
+    ablation = {"factors": factors, "design": {"kind": "path"}}
+    values = {"ablation": ablation, "scale": "full", "seeds": 3, "dataset": "abc"}
+    path = validate_section(AblationSettings, values, "study.yaml")
+    assert differences(path, apply_overrides(path, {"ablation.design.steps": ["batch"]})) == []
+    assert differences(path, apply_overrides(path, {"ablation.scale.full.seeds": 4})) != []
 
 
 @pytest.mark.parametrize(

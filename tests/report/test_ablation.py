@@ -15,6 +15,9 @@ from scipy import stats as reference
 from harness.errors import StudyError
 from harness.report.ablation import ablation_summary, ablation_tables, write_ablation_tables
 from harness.report.ablation_shared import ONE_SEED, VERDICT
+from harness.report.plot_classes import class_journey
+from harness.report.plot_comparisons import Comparisons
+from harness.report.plot_effects import returns, waterfall
 from harness.report.table import Table
 
 TWO = ("Trees", "Sky")
@@ -129,6 +132,34 @@ def test_arms_are_no_ladder_and_have_no_steps(made_up, matrices):
     study = made_up(arms())
     study.trial("base", 0, TWO, matrices({"Trees": 400, "Sky": 400}, TWO))
     assert "steps" not in ablation_tables(study.read())
+
+
+def test_a_path_has_the_steps_of_a_ladder_and_every_tried_arm_among_the_effects(factorial_study):
+    records = factorial_study({"kind": "path", "steps": ["lr", "dice"]})
+    tables = ablation_tables(records)
+    assert list(rows(tables["effects"])) == ["baseline", "dice", "lr", "big", "dice+lr", "lr+big", "all"]
+    steps = rows(tables["steps"])
+    assert [(arm, row["against"], row["difference"]) for arm, row in steps.items()] == [
+        ("baseline", "", ""), ("lr", "baseline", "+0.0300"), ("dice+lr", "lr", "+0.0800"),
+    ]  # fmt: skip
+    assert "factors in the order taken: lr, dice" in tables["steps"].notes
+    assert any("too high by that choice" in note for note in tables["steps"].notes)
+    assert not any("not compared by the design" in note for note in tables["steps"].notes)
+    assert "against the rung before" in text(ablation_summary(records))
+
+
+def test_the_charts_of_a_path_follow_its_steps_and_call_no_tried_arm_left_out(factorial_study):
+    study = Comparisons(factorial_study({"kind": "path", "steps": ["lr", "dice"]}))
+    drawn, cost = waterfall(study), returns(study)
+    assert drawn.rows[:3] == ("baseline", "lr", "dice+lr")
+    assert [point.label for point in cost.panels[0].series[0].points] == ["baseline", "lr", "dice+lr"]
+    assert not any("Left out" in note for note in (*drawn.notes, *cost.notes))
+    assert [line.points[-1].x for line in class_journey(study.records).panels[0].lines][:1] == [2]
+
+
+def test_a_path_that_has_taken_no_step_has_its_baseline_as_its_only_rung(factorial_study):
+    steps = rows(ablation_tables(factorial_study({"kind": "path"}))["steps"])
+    assert [(arm, row["verdict"]) for arm, row in steps.items()] == [("baseline", "first rung")]
 
 
 def test_an_arm_without_a_complete_trial_keeps_its_row_in_dashes(made_up, matrices):
