@@ -1,12 +1,12 @@
 """The exceptions people meet: one message each, that gives the value, the rule and the fix.
 
-    HarnessError               exit code 2: bad input, nothing was started
-     ├── ConfigError           a field, a YAML file, an override, a search space
-     ├── DataError             a frame folder, an image, a mask, a taxonomy
-     ├── ModelError            a backbone, its weights, an input size
-     ├── StudyError            a study or run folder, resources
-     └── TrainingError         exit code 3: a training that started and went wrong
-          └── NonFiniteLoss    the loss became inf or nan
+HarnessError               exit code 2: bad input, nothing was started
+ ├── ConfigError           a field, a YAML file, an override, a search space
+ ├── DataError             a frame folder, an image, a mask, a taxonomy
+ ├── ModelError            a backbone, its weights, an input size
+ ├── StudyError            a study or run folder, resources
+ └── TrainingError         exit code 3: a training that started and went wrong
+      └── NonFiniteLoss    the loss became inf or nan
 """
 
 

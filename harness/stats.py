@@ -216,14 +216,10 @@ def _pairs(a: ArrayLike, b: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.
 def _sample(values: ArrayLike, name: str) -> NDArray[np.float64]:
     sample = np.asarray(values, dtype=np.float64)
     if sample.ndim != 1 or sample.size == 0:
-        raise StudyError(
-            f"{name} of shape {sample.shape}: a list of at least 1 number is needed; give one per seed"
-        )
+        raise StudyError(f"{name} of shape {sample.shape}: a list of at least 1 number is needed; give one per seed")
     bad = int((~np.isfinite(sample)).sum())
     if bad:
-        raise StudyError(
-            f"{bad} of {sample.size} {name} are nan or infinite; leave them out, and say how many"
-        )
+        raise StudyError(f"{bad} of {sample.size} {name} are nan or infinite; leave them out, and say how many")
     return sample
 
 

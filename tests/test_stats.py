@@ -67,9 +67,7 @@ def test_the_bootstrap_interval_is_scipys_percentile_interval(level):
     ).confidence_interval
     assert found.point == pytest.approx(values.mean())
     # Two independent sets of 4000 resamples: a twentieth of the interval is several standard errors.
-    assert (found.low, found.high) == pytest.approx(
-        tuple(expected), abs=0.05 * (expected.high - expected.low)
-    )
+    assert (found.low, found.high) == pytest.approx(tuple(expected), abs=0.05 * (expected.high - expected.low))
 
 
 def test_the_bootstrap_repeats_with_the_same_generator_state_and_moves_with_another():

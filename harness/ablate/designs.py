@@ -29,6 +29,8 @@ BASELINE, ALL = "baseline", "all"
 
 #: up to this many factors a Shapley design runs every subset
 SHAPLEY_EXACT = 6
+
+
 @dataclass(frozen=True)
 class ResolvedArm:
     """An arm with its whole Experiment; `start` names the arms whose weights it starts from.

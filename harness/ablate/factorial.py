@@ -102,9 +102,7 @@ def fraction_of(factors: Sequence[str], halvings: int) -> Fraction:
         return Fraction(tuple(factors), ())
     if (k, halvings) not in _WORDS:
         most = max((p for n, p in _WORDS if n == k), default=0)
-        raise ConfigError(
-            f"design.halvings {halvings} of {k} factors would confound main effects; use {most} at most"
-        )
+        raise ConfigError(f"design.halvings {halvings} of {k} factors would confound main effects; use {most} at most")
     letters = dict(zip("ABCDEFGH", factors, strict=False))
     generators = [frozenset(letters[letter] for letter in word) for word in _WORDS[k, halvings]]
     return Fraction(tuple(factors), _products(generators))

@@ -68,7 +68,9 @@ def report_ablation(study: Annotated[str, typer.Argument(help="Study name or fol
 
 @report.command()
 def published(
-    output: Annotated[Path, typer.Option("--output", "-o", help="Folder to write into.")] = Path("results/published-tables"),
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder to write into.")] = Path(
+        "results/published-tables"
+    ),
 ) -> None:
     """Rebuild the three published systems' tables, with the places where their documents contradict their logs."""
     from harness.cli.inputs import PUBLISHED

@@ -11,8 +11,8 @@ from harness.config.validate import did_you_mean, read_section, validate_section
 from harness.config.yaml_file import dump_yaml, load_yaml, parse_yaml
 
 __all__ = [
-    "IGNORE", "POLICIES", "Ablation", "AblationSettings", "Experiment", "ReplicateSettings", "SearchSettings", "Section", "Space", "Trial",
-    "apply_overrides", "canonical_json", "check_space", "did_you_mean", "differences", "dump_yaml",
-    "fingerprint", "is_active", "json_schema", "load_yaml", "parse_override", "parse_yaml", "policy_steps",
-    "read_section", "to_overrides", "validate_section",
+    "IGNORE", "POLICIES", "Ablation", "AblationSettings", "Experiment", "ReplicateSettings", "SearchSettings",
+    "Section", "Space", "Trial", "apply_overrides", "canonical_json", "check_space", "did_you_mean",
+    "differences", "dump_yaml", "fingerprint", "is_active", "json_schema", "load_yaml", "parse_override",
+    "parse_yaml", "policy_steps", "read_section", "to_overrides", "validate_section",
 ]  # fmt: skip

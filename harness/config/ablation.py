@@ -83,9 +83,7 @@ class Path(Section):
     steps: tuple[str, ...] = Field((), description="factors taken so far, in order; written as the study goes")
 
 
-Design = Annotated[
-    Ladder | Arms | OneFactor | LeaveOneOut | Factorial | Shapley | Path, Field(discriminator="kind")
-]
+Design = Annotated[Ladder | Arms | OneFactor | LeaveOneOut | Factorial | Shapley | Path, Field(discriminator="kind")]
 
 
 class Scale(Section):

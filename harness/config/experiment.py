@@ -68,7 +68,9 @@ class Experiment(Section):
         if not self.start and epochs == 0:
             raise ValueError("training.epochs 0 only scores weights; give some in start, or train for an epoch")
         if len(self.start) > 1 and epochs > 0:
-            raise ValueError(f"start names {len(self.start)} runs, an ensemble, which is only scored; set training.epochs: 0")
+            raise ValueError(
+                f"start names {len(self.start)} runs, an ensemble, which is only scored; set training.epochs: 0"
+            )
         if schedule.encoder_warmup_epochs and not schedule.freeze_encoder_epochs:
             raise ValueError(
                 "schedule.encoder_warmup_epochs needs schedule.freeze_encoder_epochs of at least 1; "

@@ -42,9 +42,7 @@ class ConvStackHead(Section):
     channels: int = Field(256, ge=8, le=1024, description="channels inside the head")
 
 
-Head = Annotated[
-    LinearHead | ConvNeXtStyleHead | UPerNetStyleHead | ConvStackHead, Field(discriminator="kind")
-]
+Head = Annotated[LinearHead | ConvNeXtStyleHead | UPerNetStyleHead | ConvStackHead, Field(discriminator="kind")]
 
 
 class BackboneModel(Section):

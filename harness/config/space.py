@@ -133,9 +133,7 @@ def to_overrides(space: Space, picked: dict[str, Scalar]) -> dict[str, Any]:
     for name, parameter in space.parameters.items():
         if name in picked:
             value = picked[name]
-            overrides[parameter.field] = (
-                parameter.values()[value] if isinstance(parameter, ChoiceParameter) else value
-            )
+            overrides[parameter.field] = parameter.values()[value] if isinstance(parameter, ChoiceParameter) else value
     return overrides
 
 

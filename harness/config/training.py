@@ -109,7 +109,9 @@ class TestTimeAugmentation(Section):
         (1.0,), min_length=1, description="factors of the input size, rounded to a size the model takes"
     )
     flip: bool = Field(False, description="each scale also mirrored left to right")
-    rounding: Literal["nearest", "floor"] = Field("nearest", description="how a scaled side becomes one the model takes")
+    rounding: Literal["nearest", "floor"] = Field(
+        "nearest", description="how a scaled side becomes one the model takes"
+    )
 
 
 class EvaluationConfig(Section):
@@ -132,11 +134,18 @@ class EvaluationConfig(Section):
 class ProtocolConfig(Section):
     """Faults of published systems, each off by default, so that the effect of each can be measured."""
 
-    bilinear_masks: bool = Field(False, description="masks resized bilinearly: class borders become other classes (Ignitia T3)")
+    bilinear_masks: bool = Field(
+        False, description="masks resized bilinearly: class borders become other classes (Ignitia T3)"
+    )
     border_class: bool = Field(False, description="uncovered mask is class 0 instead of ignored (Ignitia T2)")
-    augmented_class_counts: bool = Field(False, description="class weights from augmented frames (Ignitia T4, DesertMind D-T5)")
+    augmented_class_counts: bool = Field(
+        False, description="class weights from augmented frames (Ignitia T4, DesertMind D-T5)"
+    )
     reset_best: bool = Field(False, description="epoch 1 replaces better starting weights as the best (Ignitia T11)")
-    select_on_test: bool = Field(False, description="the score that chooses and stops is the test set's (CodeCrunch C-T2)")
+    select_on_test: bool = Field(
+        False, description="the score that chooses and stops is the test set's (CodeCrunch C-T2)"
+    )
     score: Literal["miou", "batch2_union", "per_image_union", "union_present"] = Field(
-        "miou", description="the rule of the score; other than miou: a team's (Ignitia T5, DesertMind D-T2, CodeCrunch C-T1)"
+        "miou",
+        description="the rule of the score; other than miou: a team's (Ignitia T5, DesertMind D-T2, CodeCrunch C-T1)",
     )

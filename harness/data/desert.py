@@ -117,9 +117,7 @@ _TEST = Environment(
 ENVIRONMENTS: dict[str, Environment] = {"train": _TRAIN, "test": _TEST}
 
 
-def render_frame(
-    environment: EnvironmentName, seed: int, height: int, width: int
-) -> tuple[np.ndarray, np.ndarray]:
+def render_frame(environment: EnvironmentName, seed: int, height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
     """Renders one desert frame and its exact mask; the same arguments give the same arrays.
 
     Returns:
@@ -155,9 +153,7 @@ def write_desert(root: Path, *, train: int, val: int, test: int, height: int, wi
             raise DataError(f"{split}={count} frames: the number of frames cannot be negative; use 0 or more")
     _check("train", seed, height, width)
     if root.exists():
-        raise DataError(
-            f"{root} already exists and is never overwritten; choose a new folder or remove this one"
-        )
+        raise DataError(f"{root} already exists and is never overwritten; choose a new folder or remove this one")
     root.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=root.parent, prefix=f".{root.name}.") as unfinished:
         whole = Path(unfinished) / root.name
@@ -178,9 +174,7 @@ def _write_split(folder: Path, split: str, count: int, size: tuple[int, int], se
 
 def _write_png(path: Path, array: np.ndarray) -> None:
     if not cv2.imwrite(str(path), array, [cv2.IMWRITE_PNG_COMPRESSION, 1]):
-        raise DataError(
-            f"{path} could not be written; check that the disk has room and the folder is writable"
-        )
+        raise DataError(f"{path} could not be written; check that the disk has room and the folder is writable")
 
 
 def _check(environment: str, seed: int, height: int, width: int) -> None:
@@ -229,9 +223,7 @@ def _palette(place: Environment, rng: np.random.Generator) -> np.ndarray:
     shade = np.linspace(0, 1, SHADES)
     for index, ramp in enumerate(place.ramps):
         tint = rng.normal(1, 0.025, 3) * rng.normal(1, 0.06)
-        tones = np.stack(
-            [np.interp(shade, (0, 0.5, 1), [stop[c] for stop in ramp]) for c in range(3)], axis=1
-        )
+        tones = np.stack([np.interp(shade, (0, 0.5, 1), [stop[c] for stop in ramp]) for c in range(3)], axis=1)
         palette[1 + index * SHADES : 1 + (index + 1) * SHADES] = tones * tint
     return palette
 
@@ -250,23 +242,15 @@ def _noise_tile(rng: np.random.Generator, side: int = 128) -> np.ndarray:
 def _sample(tile: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
     side = tile.shape[0]
     x, y = np.broadcast_arrays(np.mod(x, side), np.mod(y, side))
-    return cv2.remap(
-        tile, x.astype(np.float32), y.astype(np.float32), cv2.INTER_LINEAR, borderMode=cv2.BORDER_WRAP
-    )
+    return cv2.remap(tile, x.astype(np.float32), y.astype(np.float32), cv2.INTER_LINEAR, borderMode=cv2.BORDER_WRAP)
 
 
-def _soil(
-    scene: Scene, place: Environment, noise: np.ndarray, rows: np.ndarray, columns: np.ndarray
-) -> np.ndarray:
+def _soil(scene: Scene, place: Environment, noise: np.ndarray, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
     """Colour of the ground and, above the horizon, of the hills, float32 (H W 3)."""
     camera = scene.camera
     x, z = camera.world(columns, np.maximum(rows, camera.horizon + 0.25))
     near = np.clip((rows - camera.horizon) / (camera.height - camera.horizon), 0, 1)
-    tone = (
-        0.5
-        + 0.16 * _sample(noise, 5 * x, 5 * z) * (0.15 + near)
-        + 0.1 * _sample(noise, 60 * x, 60 * z) * near
-    )
+    tone = 0.5 + 0.16 * _sample(noise, 5 * x, 5 * z) * (0.15 + near) + 0.1 * _sample(noise, 60 * x, 60 * z) * near
     track = np.abs(np.abs(scene.trail.distance(x, z)) - 0.55) < 0.22
     lane = np.exp(-((scene.trail.distance(x, z) / 1.0) ** 2))
     tone = np.clip(tone + place.trail * (1.2 * lane - 0.9 * track), 0, 1)
@@ -284,15 +268,11 @@ def _shadow(scene: Scene, ground: np.ndarray) -> np.ndarray:
     return soft * np.where(ground, 1.0, 0.3).astype(np.float32)
 
 
-def _heaven(
-    scene: Scene, place: Environment, noise: np.ndarray, rows: np.ndarray, columns: np.ndarray
-) -> np.ndarray:
+def _heaven(scene: Scene, place: Environment, noise: np.ndarray, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
     """Colour of the sky, float32 (H W 3): a gradient, and clouds on a plane overhead."""
     camera = scene.camera
     height = np.clip(1 - rows / camera.horizon, 0, 1)
-    sky = np.float32(place.skyline) + (height**0.7)[..., None] * (
-        np.float32(place.zenith) - np.float32(place.skyline)
-    )
+    sky = np.float32(place.skyline) + (height**0.7)[..., None] * (np.float32(place.zenith) - np.float32(place.skyline))
     distance = 1 / (height + 0.18)
     across = (columns / camera.width - 0.5) * distance
     cloud = _sample(noise, 9 * across, 16 * distance) + 0.45 * _sample(noise, 40 * across, 60 * distance)

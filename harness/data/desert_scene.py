@@ -129,9 +129,7 @@ def _xy(x: np.ndarray, y: np.ndarray) -> np.ndarray:
 def _blobs(count: int, corners: int, rng: np.random.Generator, jitter: float) -> np.ndarray:
     """Outlines of near-convex blobs of radius about 1 round the origin, (count corners 2)."""
     shape = (count, corners)
-    angle = (np.arange(corners) + rng.uniform(-0.3, 0.3, shape) + rng.random((count, 1))) * (
-        2 * np.pi / corners
-    )
+    angle = (np.arange(corners) + rng.uniform(-0.3, 0.3, shape) + rng.random((count, 1))) * (2 * np.pi / corners)
     radius = 1 - jitter * rng.random(shape)
     outlines = np.empty((*shape, 2))
     outlines[..., 0] = radius * np.cos(angle)
@@ -241,11 +239,7 @@ def draw_boulders(pen: Pen, spot: Spot) -> None:
     rng = pen.rng
     count = int(rng.integers(2, 5))
     size = spot.unit * rng.uniform(0.08, 0.36, (count, 1, 1, 1)) * [1.0, rng.uniform(0.6, 0.85)]
-    middle = (
-        np.array([spot.x, spot.y])
-        + rng.normal(0, [0.5 * spot.unit, 0], (count, 1, 1, 2))
-        - 0.7 * size * [0, 1]
-    )
+    middle = np.array([spot.x, spot.y]) + rng.normal(0, [0.5 * spot.unit, 0], (count, 1, 1, 2)) - 0.7 * size * [0, 1]
     outline = _blobs(count, 11, rng, 0.12)[:, None]
     outline[..., 1] = np.minimum(outline[..., 1], 0.75)
     scale = np.array([1.0, 0.82, 0.6, 0.32])[:, None, None]
@@ -261,9 +255,7 @@ def draw_slabs(pen: Pen, spot: Spot) -> None:
     count = int(np.clip(0.9 * spread / (largest + 1), 2, 18))
     places = rng.normal(0, 1, (count, 2)) * [0.6 * spread, 0.14 * spot.unit]
     places = (places[np.argsort(places[:, 1])] + [spot.x, spot.y])[:, None]
-    size = (
-        largest * rng.uniform(0.45, 1.0, (count, 1, 1)) * rng.uniform([1.0, 0.35], [1.0, 0.6], (count, 1, 2))
-    )
+    size = largest * rng.uniform(0.45, 1.0, (count, 1, 1)) * rng.uniform([1.0, 0.35], [1.0, 0.6], (count, 1, 2))
     tops = places + size * _blobs(count, int(rng.integers(4, 7)), rng, 0.3)
     sides = tops + [0, 1] * np.maximum(0.8, 0.35 * size)
     shades = _xy(np.full(count, 0.08), rng.uniform(0.4, 0.8, count))
@@ -296,12 +288,8 @@ def draw_flowers(pen: Pen, spot: Spot) -> None:
     roots = rng.normal(0, 1, (count, 2)) * [0.5 * spread, 0.35 * tall]
     roots = roots[np.argsort(roots[:, 1])] + [spot.x, spot.y]
     heads = roots + _xy(rng.normal(0, 0.25 * tall, count), -tall * rng.uniform(0.5, 1.2, count))
-    pen.lines(
-        np.stack([roots, (roots + heads) / 2 + [0.05 * tall, 0], heads], axis=1), 0.08, 0.008 * spot.unit
-    )
-    pen.fill(
-        heads[:, None] + _blobs(count, 7, rng, 0.4) * [bloom, 0.75 * bloom], rng.uniform(0.5, 0.85, count)
-    )
+    pen.lines(np.stack([roots, (roots + heads) / 2 + [0.05 * tall, 0], heads], axis=1), 0.08, 0.008 * spot.unit)
+    pen.fill(heads[:, None] + _blobs(count, 7, rng, 0.4) * [bloom, 0.75 * bloom], rng.uniform(0.5, 0.85, count))
     if bloom > 2:
         pen.fill(heads[:, None] + _blobs(count, 5, rng, 0.1) * 0.3 * bloom, 0.97)
 
@@ -455,9 +443,7 @@ def _sky(scene: Scene, quota: int, ruggedness: float, rng: np.random.Generator) 
     """Where the sky shows, bool (H W): the hills rise or sink until `quota` free pixels are above them."""
     camera = scene.camera
     x = np.linspace(0, 1, camera.width)
-    waves = sum(
-        rng.normal(0, 1 / k) * np.cos(6.3 * k * 0.6 * x + rng.uniform(0, 6.3)) for k in (1, 2, 3, 5, 8, 13)
-    )
+    waves = sum(rng.normal(0, 1 / k) * np.cos(6.3 * k * 0.6 * x + rng.uniform(0, 6.3)) for k in (1, 2, 3, 5, 8, 13))
     ridge = camera.height * 0.02 * ruggedness * waves
     above_horizon = camera.horizon - (np.arange(camera.height)[:, None] + 0.5)
     above_ridge = above_horizon - ridge

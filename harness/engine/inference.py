@@ -60,9 +60,7 @@ def views(experiment: Experiment, tta: TestTimeAugmentation) -> tuple[View, ...]
     return tuple(View(*size, mirrored) for size in sizes for mirrored in ((False, True) if tta.flip else (False,)))
 
 
-def _scaled(
-    size: tuple[int, int], scale: float, multiple: int, rounded: Callable[[float], int]
-) -> tuple[int, int]:
+def _scaled(size: tuple[int, int], scale: float, multiple: int, rounded: Callable[[float], int]) -> tuple[int, int]:
     # 1.4 x 350 is 489.99999999999994 and means 490
     height, width = (max(1, rounded(side * scale / multiple + 1e-9)) * multiple for side in size)
     return height, width

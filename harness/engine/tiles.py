@@ -52,5 +52,3 @@ def _write(out: Path, column: str, frame: Frame, picture: np.ndarray) -> None:
 
 def _spread(frames: tuple[Frame, ...], count: int) -> list[Frame]:
     return [frames[i] for i in sorted(set(np.linspace(0, len(frames) - 1, count).round().astype(int)))]
-
-

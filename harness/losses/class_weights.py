@@ -60,9 +60,7 @@ def _log_frequency(counts: np.ndarray, offset: float) -> np.ndarray:
 def _explicit(values: Mapping[str, float], names: Sequence[str]) -> np.ndarray:
     for name in values:
         if name not in names:
-            raise ConfigError(
-                f"class_weights.values names '{name}', which is not a class{did_you_mean(name, names)}"
-            )
+            raise ConfigError(f"class_weights.values names '{name}', which is not a class{did_you_mean(name, names)}")
     missing = [name for name in names if name not in values]
     if missing:
         raise ConfigError(f"class_weights.values has no weight for {', '.join(missing)}; name every class")

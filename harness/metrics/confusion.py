@@ -9,9 +9,7 @@ from harness.config import IGNORE
 from harness.errors import DataError
 
 
-def confusion_matrix(
-    truth: NDArray[np.uint8], prediction: NDArray[np.uint8], classes: int
-) -> NDArray[np.int64]:
+def confusion_matrix(truth: NDArray[np.uint8], prediction: NDArray[np.uint8], classes: int) -> NDArray[np.int64]:
     """Count the pixels of one image by true class and predicted class.
 
     `truth` and `prediction` are uint8 class maps (H W). Pixels whose truth is IGNORE are left out; a
@@ -43,17 +41,13 @@ def check_matrices(matrices: NDArray[np.integer]) -> None:
             "stack the matrices of confusion_matrix along a new first axis"
         )
     if not np.issubdtype(matrices.dtype, np.integer):
-        raise DataError(
-            f"confusion matrices of type {matrices.dtype}: they hold pixel counts; store them as int64"
-        )
+        raise DataError(f"confusion matrices of type {matrices.dtype}: they hold pixel counts; store them as int64")
 
 
 def check_classes(classes: int) -> None:
     """Refuse a number of classes that a uint8 class map beside IGNORE cannot hold; raises DataError."""
     if not 1 <= classes <= IGNORE:
-        raise DataError(
-            f"{classes} classes: a uint8 class map holds 1 to {IGNORE}; give a number in that range"
-        )
+        raise DataError(f"{classes} classes: a uint8 class map holds 1 to {IGNORE}; give a number in that range")
 
 
 def unlisted_truth(largest: int, classes: int) -> str:

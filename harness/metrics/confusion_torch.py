@@ -47,6 +47,4 @@ def _check_maps(truth: Tensor, prediction: Tensor) -> None:
         )
     for name, found in (("truth", truth), ("prediction", prediction)):
         if found.is_floating_point() or found.dtype == torch.bool:
-            raise DataError(
-                f"{name} of type {found.dtype}: class maps are integer; take the argmax of the logits"
-            )
+            raise DataError(f"{name} of type {found.dtype}: class maps are integer; take the argmax of the logits")

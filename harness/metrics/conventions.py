@@ -39,9 +39,7 @@ class Convention:
         """
         check_matrices(matrices)
         if len(names) != matrices.shape[1]:
-            raise DataError(
-                f"{len(names)} class names for matrices of {matrices.shape[1]} classes; give one per class"
-            )
+            raise DataError(f"{len(names)} class names for matrices of {matrices.shape[1]} classes; give one per class")
         return float(self.rule(matrices, names))
 
 
@@ -164,8 +162,7 @@ _TABLE = (
     ),
     Convention(
         "desertmind_per_class",
-        "DesertMind per class: per class the mean IoU over images with it in truth or prediction, "
-        "then over classes.",
+        "DesertMind per class: per class the mean IoU over images with it in truth or prediction, then over classes.",
         _per_class_union,
     ),
     Convention(

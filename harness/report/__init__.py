@@ -12,6 +12,6 @@ from harness.report.tables import (
 )
 
 __all__ = [
-    "census_tables", "describe_tables", "gap_tables", "per_image_rows", "replicates_summary", "score_tables", "scores_as_values",
-    "search_summary",
+    "census_tables", "describe_tables", "gap_tables", "per_image_rows", "replicates_summary", "score_tables",
+    "scores_as_values", "search_summary",
 ]  # fmt: skip

@@ -160,9 +160,7 @@ def _json(figure: go.Figure) -> str:
 def _line_chart(chart: LineChart) -> go.Figure:
     down = -(-len(chart.panels) // chart.columns)
     shared = "all" if chart.shared else False
-    figure = _subplots(
-        chart, down, shared_xaxes=shared, shared_yaxes=shared, vertical_spacing=min(0.16, 0.4 / down)
-    )
+    figure = _subplots(chart, down, shared_xaxes=shared, shared_yaxes=shared, vertical_spacing=min(0.16, 0.4 / down))
     left = set(legend_names(chart.panels))
     for i, panel in enumerate(chart.panels):
         place = {"row": i // chart.columns + 1, "col": i % chart.columns + 1}
@@ -272,11 +270,7 @@ def _bars(series: Series, legend: bool, grouped: bool) -> go.Bar:
 def _marks(series: Series, legend: bool) -> go.Scatter:
     if series.style == "connector":
         x = [v for i in range(0, len(series.points), 2) for v in (*_values(series.points[i : i + 2]), None)]
-        y = [
-            v
-            for i in range(0, len(series.points), 2)
-            for v in (*(p.at for p in series.points[i : i + 2]), None)
-        ]
+        y = [v for i in range(0, len(series.points), 2) for v in (*(p.at for p in series.points[i : i + 2]), None)]
         return go.Scatter(
             x=x, y=y, mode="lines", line={"color": _NEUTRAL, "width": 1}, showlegend=False, hoverinfo="skip"
         )
@@ -310,8 +304,7 @@ def _heat_map(chart: HeatMap) -> go.Figure:
             texttemplate="%{text}",
             textfont={"size": 11},
             customdata=[
-                [_hover(f"{name}, {p.at}", p) for p in row]
-                for name, row in zip(chart.rows, chart.cells, strict=True)
+                [_hover(f"{name}, {p.at}", p) for p in row] for name, row in zip(chart.rows, chart.cells, strict=True)
             ],
             hovertemplate="%{customdata}<extra></extra>",
             xgap=2,

@@ -182,16 +182,12 @@ def _gaps(
     one: Mapping[str, Mapping[str, Estimate]], other: Mapping[str, Mapping[str, Estimate]], name: str
 ) -> tuple[Point, ...]:
     """Pairs of points to connect: an arm's value in both."""
-    return tuple(
-        p for a, b in zip(_rows(one, name), _rows(other, name), strict=False) if a.at == b.at for p in (a, b)
-    )
+    return tuple(p for a, b in zip(_rows(one, name), _rows(other, name), strict=False) if a.at == b.at for p in (a, b))
 
 
 def _absent(found: Mapping[str, Mapping[str, Estimate]]) -> tuple[str, ...]:
     """A note on the classes that the test truth of every arm lacks, by which the two means differ."""
-    names = [
-        n for n in dict.fromkeys(n for own in found.values() for n in own) if n not in _panel_names(found)
-    ]
+    names = [n for n in dict.fromkeys(n for own in found.values() for n in own) if n not in _panel_names(found)]
     if not names:
         return ()
     return (f"The truth of the test frames lacks {listed(names)}: its mIoU is a mean over fewer classes.",)

@@ -39,9 +39,7 @@ class Comparisons:
         """Every arm that can be paired with the baseline against it; none where the baseline has no score."""
         baseline = self.records.baseline
         kept = {arm: by_seed for arm, by_seed in self.scores.items() if self.pairs(arm, baseline)}
-        return (
-            compare(kept, baseline, np.random.default_rng(0), self._matrices(kept)) if len(kept) > 1 else []
-        )
+        return compare(kept, baseline, np.random.default_rng(0), self._matrices(kept)) if len(kept) > 1 else []
 
     @cached_property
     def steps(self) -> list[Effect]:
@@ -51,11 +49,7 @@ class Comparisons:
             if not rungs or self.pairs(arm, rungs[-1]):
                 rungs.append(arm)
         kept = {arm: self.scores[arm] for arm in rungs}
-        return (
-            compare_ladder(kept, rungs, np.random.default_rng(0), self._matrices(kept))
-            if len(kept) > 1
-            else []
-        )
+        return compare_ladder(kept, rungs, np.random.default_rng(0), self._matrices(kept)) if len(kept) > 1 else []
 
     @property
     def is_ladder(self) -> bool:
@@ -74,9 +68,7 @@ class Comparisons:
         kinds = listed(list(dict.fromkeys(_INTERVALS[e.interval] for e in effects)))
         there = {name for e in effects for name in (e.arm, e.against)}
         gone = [arm for arm in arms or self._compared() if arm not in there]
-        left_out = (
-            (f"Left out, no complete trial or no seed and frames in common: {listed(gone)}.",) if gone else ()
-        )
+        left_out = (f"Left out, no complete trial or no seed and frames in common: {listed(gone)}.",) if gone else ()
         return (f"95 % intervals: {kinds}.", *self._other_classes(there), *left_out)
 
     def _compared(self) -> tuple[str, ...]:
@@ -92,11 +84,7 @@ class Comparisons:
 
     def _other_classes(self, arms: Set[str]) -> tuple[str, ...]:
         first = next(arm for arm in self.scores if arm in arms)
-        others = [
-            a for a in self.scores if a in arms and self.records.classes(a) != self.records.classes(first)
-        ]
+        others = [a for a in self.scores if a in arms and self.records.classes(a) != self.records.classes(first)]
         if not others:
             return ()
-        return (
-            f"A mean over other classes than that of {first}, so partly another score: {listed(others)}.",
-        )
+        return (f"A mean over other classes than that of {first}, so partly another score: {listed(others)}.",)

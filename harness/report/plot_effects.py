@@ -58,9 +58,7 @@ def forest(study: Comparisons) -> Chart | LeftOut:
         return LeftOut("differences", _too_few(study))
     baseline, floor = study.records.baseline, effects[0].noise_floor
     series = [
-        Series(
-            verdict, tuple(point(e.arm, e.difference) for e in effects if e.verdict == verdict), colour, "dot"
-        )
+        Series(verdict, tuple(point(e.arm, e.difference) for e in effects if e.verdict == verdict), colour, "dot")
         for verdict, colour in VERDICTS.items()
     ]
     band = () if np.isnan(floor) else (f"Grey band: ± {floor:.3f}, the standard deviation between seeds.",)
@@ -91,10 +89,7 @@ def waterfall(study: Comparisons) -> Chart | LeftOut:
     bars = [(e.verdict, point(e.arm, e.difference, at)) for e, at in zip(steps, ends[:-1], strict=True)]
     series = [
         Series("", _links(rows, ends), MUTED, "connector"),
-        *(
-            Series(v, tuple(p for own, p in bars if own == v), colour, "bar")
-            for v, colour in VERDICTS.items()
-        ),
+        *(Series(v, tuple(p for own, p in bars if own == v), colour, "bar") for v, colour in VERDICTS.items()),
         Series("", (point(_TOTAL, gain, start.point),) if gain else (), INK, "bar"),
         Series("", (point(first, start),), INK, "dot"),
     ]
@@ -155,9 +150,7 @@ def delta_map(study: Comparisons) -> Chart | LeftOut:
     reference, records = study.records.baseline, study.records
     arms = [arm for arm in study.scores if arm != reference and _has_deltas(study, arm, reference)]
     if not arms:
-        return LeftOut(
-            "class_differences", f"no arm has matrices of the same seeds and frames as '{reference}'"
-        )
+        return LeftOut("class_differences", f"no arm has matrices of the same seeds and frames as '{reference}'")
     found = {arm: _deltas(records, arm, reference) for arm in arms}
     measured = {n for own in found.values() for n, e in own.items() if not np.isnan(e.point)}
     names = [n for n in records.classes(reference) if n in measured]
@@ -217,13 +210,9 @@ def returns(study: Comparisons) -> Chart | LeftOut:
     gains = {first: Estimate(0.0, np.nan, np.nan)} | {
         e.arm: e.difference for e in study.effects if e.arm in (records.rungs or ())
     }
-    seconds = np.cumsum(
-        [np.mean([t.seconds for t in records.trials[arm].values()]) for arm in gains]
-    ).tolist()
+    seconds = np.cumsum([np.mean([t.seconds for t in records.trials[arm].values()]) for arm in gains]).tolist()
     unit, size = ("hours", _HOUR) if seconds[-1] >= 2 * _HOUR else ("minutes", 60)
-    points = tuple(
-        Point(s / size, *gain, label=arm) for s, (arm, gain) in zip(seconds, gains.items(), strict=True)
-    )
+    points = tuple(Point(s / size, *gain, label=arm) for s, (arm, gain) in zip(seconds, gains.items(), strict=True))
     x_title = f"training and validation so far, {unit}"
     panel = Panel("", (Series("", points, BLUE, "line"),), x_title, f"gain in {_SCORE}")
     return LineChart(
@@ -278,9 +267,7 @@ def _deltas(records: AblationRecords, arm: str, reference: str) -> dict[str, Est
     shared = [name for name in records.classes(reference) if name in records.classes(arm)]
     lumped = {
         a: {
-            seed: _lump(
-                m, [shared.index(n) if n in shared else len(shared) for n in records.classes(a)], len(shared)
-            )
+            seed: _lump(m, [shared.index(n) if n in shared else len(shared) for n in records.classes(a)], len(shared))
             for seed, m in records.matrices[a].items()
         }
         for a in (reference, arm)
@@ -299,10 +286,7 @@ def _lump(matrices: NDArray[np.int64], places: Sequence[int], rest: int) -> NDAr
 def _by_rule(records: AblationRecords, arm: str) -> dict[str, Estimate]:
     """Score under every convention, mean over seeds; nan where the rule does not apply."""
     names = records.classes(arm)
-    values = {
-        k: np.array([rule(m, names) for m in records.matrices[arm].values()])
-        for k, rule in CONVENTIONS.items()
-    }
+    values = {k: np.array([rule(m, names) for m in records.matrices[arm].values()]) for k, rule in CONVENTIONS.items()}
     return {k: _UNKNOWN if np.isnan(v).any() else mean_interval(v) for k, v in values.items()}
 
 

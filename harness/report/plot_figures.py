@@ -265,9 +265,7 @@ def _heat_map(chart: HeatMap) -> Figure:
     ax.grid(False)
     ax.spines[:].set_visible(False)
     ax.set_yticks(range(len(chart.rows)), [short(row) for row in chart.rows])
-    ax.set_xticks(
-        range(len(chart.columns)), [short(name, 18) for name in chart.columns], rotation=30, ha="right"
-    )
+    ax.set_xticks(range(len(chart.columns)), [short(name, 18) for name in chart.columns], rotation=30, ha="right")
     for y, row in enumerate(chart.cells):
         for x, p in enumerate(row):
             _cell(ax, x, y, p, most)

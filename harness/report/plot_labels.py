@@ -16,9 +16,7 @@ _FONT = 7
 _LETTER = 0.6 * _FONT  # mean width of a letter, points
 #: offsets to try, in points, the nearest first
 _OFFSETS = [
-    offset
-    for d in range(5, 90, 6)
-    for offset in ((d, -d), (-d, d), (5, -d - 4), (-5, d + 4), (d, d), (-d, -d))
+    offset for d in range(5, 90, 6) for offset in ((d, -d), (-d, d), (5, -d - 4), (-5, d + 4), (d, d), (-d, -d))
 ]
 
 
@@ -85,9 +83,7 @@ def _around(x: float, y: float, half: float) -> Bbox:
     return Bbox.from_extents(x - half, y - half, x + half, y + half)
 
 
-def _free(
-    spot: tuple[float, float], width: float, taken: Sequence[Bbox], inside: Bbox
-) -> tuple[tuple[int, int], Bbox]:
+def _free(spot: tuple[float, float], width: float, taken: Sequence[Bbox], inside: Bbox) -> tuple[tuple[int, int], Bbox]:
     """The first offset whose text covers nothing and stays inside; the last one where there is none."""
     for dx, dy in _OFFSETS:
         left = spot[0] + dx - (0 if dx > 0 else width)

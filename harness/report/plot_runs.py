@@ -26,9 +26,7 @@ def learning_rates(records: AblationRecords) -> Chart | LeftOut:
     runs = {arm: max(by_seed.values(), key=len) for arm, by_seed in records.epochs.items()}
     arms_of: dict[tuple[tuple[int, tuple[tuple[str, float], ...]], ...], list[str]] = {}
     for arm, rows in runs.items():
-        arms_of.setdefault(
-            tuple((row.epoch, tuple(row.lr.items())) for row in rows if row.epoch > 0), []
-        ).append(arm)
+        arms_of.setdefault(tuple((row.epoch, tuple(row.lr.items())) for row in rows if row.epoch > 0), []).append(arm)
     alike = [arms for rates, arms in arms_of.items() if rates]
     if not alike:
         return LeftOut("learning_rates", "no arm trains")
@@ -49,9 +47,7 @@ def _curves(records: AblationRecords, arm: str, name: str) -> Chart | LeftOut:
         return LeftOut(name, f"arm '{arm}' trains for 0 epochs")
     trials = records.trials[arm].values()
     best = [(t.best_epoch, t.score) for t in trials if t.best_epoch is not None]
-    at_best = [
-        (r.epoch, r.val_loss) for t in trials for r in records.epochs[arm][t.seed] if r.epoch == t.best_epoch
-    ]
+    at_best = [(r.epoch, r.val_loss) for t in trials for r in records.epochs[arm][t.seed] if r.epoch == t.best_epoch]
     panels = (
         _panel("Loss", "loss", runs, _LOSSES, at_best),
         _panel("Score", _score_name(records, arm), runs, _score_lines(runs), best),

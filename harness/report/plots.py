@@ -103,14 +103,10 @@ def _write_left_out(data: PlotData, out: Path) -> list[Path]:
 
 def _check_pictures(pictures: Mapping[str, Sequence[NDArray[np.uint8]]], titles: Sequence[str]) -> None:
     if not pictures or not titles:
-        raise DataError(
-            f"{len(pictures)} columns and {len(titles)} titles of pictures: give at least 1 of each"
-        )
+        raise DataError(f"{len(pictures)} columns and {len(titles)} titles of pictures: give at least 1 of each")
     for name, column in pictures.items():
         if len(column) != len(titles):
-            raise DataError(
-                f"column '{name}' has {len(column)} pictures for {len(titles)} titles; give {len(titles)}"
-            )
+            raise DataError(f"column '{name}' has {len(column)} pictures for {len(titles)} titles; give {len(titles)}")
         for picture in column:
             if picture.dtype != np.uint8 or picture.ndim != 3 or picture.shape[2] != 3:
                 raise DataError(

@@ -44,7 +44,9 @@ class AblationRecords:
     @property
     def scores(self) -> dict[str, dict[int, float]]:
         """Best score of every complete trial."""
-        return {arm: {s: t.score for s, t in by_seed.items() if t.score is not None} for arm, by_seed in self.trials.items()}
+        return {
+            arm: {s: t.score for s, t in by_seed.items() if t.score is not None} for arm, by_seed in self.trials.items()
+        }
 
     def classes(self, arm: str) -> tuple[str, ...]:
         """Class names of an arm, in index order."""
@@ -70,7 +72,9 @@ def read_ablation(folder: StudyFolder) -> AblationRecords:
         arms=arms,
         trials={arm: {row.seed: row for row in those} for arm, those in kept.items()},
         epochs={arm: {row.seed: record.epochs[row.trial] for row in those} for arm, those in kept.items()},
-        matrices=_matrices({arm: {r.seed: folder.run(r.trial).confusion for r in those} for arm, those in kept.items()}),
+        matrices=_matrices(
+            {arm: {r.seed: folder.run(r.trial).confusion for r in those} for arm, those in kept.items()}
+        ),
         test_matrices=_matrices(
             {arm: {r.seed: folder.run(r.trial).test_confusion for r in those} for arm, those in kept.items()}
         ),

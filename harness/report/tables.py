@@ -254,9 +254,7 @@ def gap_tables(values: dict[str, Any], a: str, b: str) -> RenderableType:
     for row in values["classes"]:
         shares = f"{row['share_a']:.3f}", f"{row['share_b']:.3f}", f"{row['shift']:+.3f}"
         table.add_row(row["class"], *shares, row["absent"] or "")
-    colours = [
-        f"{c['channel']} {c['mean_a']:.1f} → {c['mean_b']:.1f} ({c['shift']:+.1f})" for c in values["colours"]
-    ]
+    colours = [f"{c['channel']} {c['mean_a']:.1f} → {c['mean_b']:.1f} ({c['shift']:+.1f})" for c in values["colours"]]
     return Group(
         table,
         Text(f"total variation between the class shares {values['total_variation']:.3f}"),
@@ -267,7 +265,9 @@ def gap_tables(values: dict[str, Any], a: str, b: str) -> RenderableType:
 def _colours(counted: dict[str, Any]) -> str:
     mean, deviation = ("/".join(f"{v:.1f}" for v in counted[k]) for k in ("colour_mean", "colour_deviation"))
     sizes = ", ".join(counted["sizes"])
-    return f"{counted['frames']} frames of {sizes}, RGB mean {mean}, deviation {deviation}, ignored {counted['ignored']}"
+    return (
+        f"{counted['frames']} frames of {sizes}, RGB mean {mean}, deviation {deviation}, ignored {counted['ignored']}"
+    )
 
 
 def _shape(shape: list[int]) -> str:

@@ -158,9 +158,7 @@ def path_arms(factors: int) -> int:
     return 1 + factors * (factors + 1) // 2
 
 
-def _ablation_study(
-    folder: StudyFolder, settings: AblationSettings, console: Console, race: int | None
-) -> Replicates:
+def _ablation_study(folder: StudyFolder, settings: AblationSettings, console: Console, race: int | None) -> Replicates:
     ablation, scale, seeds = settings.ablation, settings.scale, range(settings.seeds)
     if isinstance(ablation.design, Path):
 
@@ -208,8 +206,7 @@ def check_folder(folder: StudyFolder, resume: bool) -> None:
         raise StudyError(f"--resume: there is no study at {folder.path}; leave --resume out to start it")
     if not resume and folder.path.exists():
         raise StudyError(
-            f"study '{folder.name}' already exists at {folder.path}; go on with it by --resume, "
-            "or give another --name"
+            f"study '{folder.name}' already exists at {folder.path}; go on with it by --resume, or give another --name"
         )
 
 

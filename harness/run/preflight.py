@@ -155,7 +155,10 @@ def settle_ablation(ablation: Ablation, scale: str) -> tuple[Ablation, list[str]
     settled = [settle_weights(model) for model in _distinct(e.model for e in experiments)]
     have_all = all(model.weights != "none" for model, _ in settled)
     values = _replace_weights(json.loads(ablation.model_dump_json()), "pretrained" if have_all else "none")
-    return validate_section(Ablation, values, "ablation"), [*_grouped(note for _, note in settled), *_warnings(experiments)]
+    return validate_section(Ablation, values, "ablation"), [
+        *_grouped(note for _, note in settled),
+        *_warnings(experiments),
+    ]
 
 
 def _warnings(experiments: Iterable[Experiment]) -> list[str]:

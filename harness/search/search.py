@@ -59,9 +59,7 @@ class Search:
         if error is None and not (running.stopped or running.finished):
             return None
         outcome = "failed" if error is not None else "stopped" if running.stopped else "complete"
-        row = self.record.end(
-            trial_id, running.number, running.trial.seed, outcome, picked=running.picked, error=error
-        )
+        row = self.record.end(trial_id, running.number, running.trial.seed, outcome, picked=running.picked, error=error)
         self.proposals.tell(running.number, outcome, row.score)
         self._write_best()
         return row

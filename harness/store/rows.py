@@ -14,7 +14,9 @@ class EpochRow(Section):
 
     trial: str = Field(description="trial id")
     epoch: int = Field(ge=0, description="from 1; 0: the weights that the training started from")
-    score: float = Field(description="validation mIoU over the classes in the truth, 0-1, or what protocol.score asks for")
+    score: float = Field(
+        description="validation mIoU over the classes in the truth, 0-1, or what protocol.score asks for"
+    )
     train_loss: float | None = Field(description="mean over the epoch's images; none: epoch 0")
     val_loss: float = Field(description="mean over the validation images, at the raster of the score")
     terms: dict[str, float] = Field(description="unweighted training loss of each active term")

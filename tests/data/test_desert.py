@@ -85,9 +85,7 @@ def test_the_splits_never_share_a_frame_seed():
 
 
 def test_the_environments_differ_in_mean_colour_by_more_than_the_training_frames_spread(frames):
-    colours = {
-        place: np.array([image.mean(axis=(0, 1)) for image, _ in pairs]) for place, pairs in frames.items()
-    }
+    colours = {place: np.array([image.mean(axis=(0, 1)) for image, _ in pairs]) for place, pairs in frames.items()}
     train, test = colours["train"], colours["test"]
     gap = np.linalg.norm(train.mean(axis=0) - test.mean(axis=0))
     spread = np.linalg.norm(train - train.mean(axis=0), axis=1).mean()
@@ -110,9 +108,7 @@ def test_rocks_stand_out_from_the_ground_in_training_but_not_in_the_test_environ
 def test_sky_is_bluer_than_every_object_and_the_top_row_holds_no_ground(frames):
     for image, mask in frames["train"]:
         assert 7100 not in mask[0]
-        blueness = [
-            np.diff(class_colour(image, mask, raw_id)[[0, 2]])[0] for raw_id in (10000, 200, 300, 7100)
-        ]
+        blueness = [np.diff(class_colour(image, mask, raw_id)[[0, 2]])[0] for raw_id in (10000, 200, 300, 7100)]
         assert blueness[0] == max(blueness)
 
 

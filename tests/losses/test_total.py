@@ -45,9 +45,7 @@ def batch(dtype: torch.dtype = torch.float32) -> tuple[torch.Tensor, torch.Tenso
 
 def test_codecrunchs_loss_is_half_weighted_cross_entropy_and_half_the_librarys_dice():
     explicit = {"kind": "explicit", "values": {"Trees": 1.5, "Rocks": 5.0, "Sky": 0.4}}
-    loss = loss_of(
-        cross_entropy={"weight": 0.5, "class_weights": explicit}, dice_absent_perfect={"weight": 0.5}
-    )
+    loss = loss_of(cross_entropy={"weight": 0.5, "class_weights": explicit}, dice_absent_perfect={"weight": 0.5})
     logits, truth = batch()
     total, values = loss(logits, truth)
     entropy = F.cross_entropy(logits, truth, torch.tensor([1.5, 5.0, 0.4]), ignore_index=IGNORE)
@@ -87,9 +85,7 @@ def test_all_terms_together_are_the_sum_of_each_alone():
 def test_class_weights_reach_every_term(name):
     logits, truth = batch()
     plain, _ = loss_of(**{name: {"weight": 1.0}})(logits, truth)
-    weighted, _ = loss_of(**{name: {"weight": 1.0, "class_weights": {"kind": "inverse_frequency"}}})(
-        logits, truth
-    )
+    weighted, _ = loss_of(**{name: {"weight": 1.0, "class_weights": {"kind": "inverse_frequency"}}})(logits, truth)
     assert abs(plain - weighted) > 1e-3
 
 
@@ -113,9 +109,7 @@ def test_the_list_of_options_holds_every_field_that_a_term_has_of_its_own():
 
 
 def test_each_term_keeps_its_own_class_weights_as_a_buffer_that_no_checkpoint_holds():
-    loss = loss_of(
-        cross_entropy={"weight": 1.0, "class_weights": {"kind": "inverse_frequency"}}, focal={"weight": 1.0}
-    )
+    loss = loss_of(cross_entropy={"weight": 1.0, "class_weights": {"kind": "inverse_frequency"}}, focal={"weight": 1.0})
     buffers = dict(loss.named_buffers())
     expected = class_weights(InverseFrequency(), COUNTS, NAMES)
     np.testing.assert_allclose(buffers["cross_entropy_class_weights"], expected, rtol=1e-6)

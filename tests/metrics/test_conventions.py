@@ -33,8 +33,7 @@ REFERENCE_ROWS = {
     "union_present": "dataset mIoU over classes with a non-empty union",
     "all_classes": "dataset mIoU over all ten classes, empty union = 0",
     "per_image_union": "mean over images of mean over non-empty unions (DesertMind)",
-    "batch2_union": "mean over batches of 2 in file order of mean over non-empty unions "
-    "(Ignitia, native raster)",
+    "batch2_union": "mean over batches of 2 in file order of mean over non-empty unions (Ignitia, native raster)",
     "ignitia_dice": "Dice, mean over batches of 2, absent and unpredicted = 1 (Ignitia, native raster)",
     "micro": "micro IoU: sum of intersections / sum of unions",
     "per_image_positive": "mean over images of mean over classes with IoU > 0",

@@ -217,9 +217,7 @@ def test_a_difference_is_the_mean_over_pairs_of_seeds_with_students_interval(lad
     assert found["phase2"].value == pytest.approx(gains.mean())
     # t(0.975, 2) = 4.302653
     half = 4.302653 * gains.std(ddof=1) / np.sqrt(3)
-    assert (found["phase2"].low, found["phase2"].high) == pytest.approx(
-        (gains.mean() - half, gains.mean() + half)
-    )
+    assert (found["phase2"].low, found["phase2"].high) == pytest.approx((gains.mean() - half, gains.mean() + half))
 
 
 def test_the_band_of_a_forest_plot_is_the_deviation_between_seeds(ladder, plots):
@@ -275,10 +273,7 @@ def test_the_test_truth_lacks_classes_and_the_plots_say_so(plots):
 def test_the_journey_has_a_line_for_each_class_over_the_rungs(ladder, plots):
     drawn = chart(plots, "class_journey")
     sky = [p.value for s in drawn.panels[0].series if s.name == "Sky" for p in s.points]
-    means = [
-        np.mean([own_ious(m)[9] for m in ladder.read().matrices[a].values()])
-        for a in LADDER["design"]["rungs"]
-    ]
+    means = [np.mean([own_ious(m)[9] for m in ladder.read().matrices[a].values()]) for a in LADDER["design"]["rungs"]]
     assert drawn.panels[0].ticks == tuple(LADDER["design"]["rungs"])
     assert sky == pytest.approx(means)
 
@@ -321,23 +316,19 @@ def test_cost_is_summed_from_rung_to_rung(plots):
 
 def test_arms_of_other_classes_are_compared_class_by_class_where_both_have_them(study):
     ablation = LADDER | {"design": {"kind": "ladder", "rungs": ["phase1", "phase2"]}}
-    ablation["arms"] = LADDER["arms"] | {
-        "phase2": {"set": {"taxonomy": {"kind": "named", "name": "falcon7"}}}
-    }
+    ablation["arms"] = LADDER["arms"] | {"phase2": {"set": {"taxonomy": {"kind": "named", "name": "falcon7"}}}}
     made = study(ablation)
     made.arm("phase1", 0.3)
     made.arm("phase2", 0.5, kept=[0, 1, 2, 3, 7, 8, 9])
     data = plot_data(made.read())
     drawn = chart(data, "class_differences")
     own, other = (
-        np.mean([own_ious(m) for m in made.read().matrices[arm].values()], axis=0)
-        for arm in ("phase2", "phase1")
+        np.mean([own_ious(m) for m in made.read().matrices[arm].values()], axis=0) for arm in ("phase2", "phase1")
     )
     assert drawn.columns == tuple(CLASSES[i] for i in (0, 1, 2, 3, 7, 8, 9))
     assert [p.value for p in drawn.cells[0]] == pytest.approx((own - other[[0, 1, 2, 3, 7, 8, 9]]).tolist())
     assert any(
-        "other classes than that of phase1" in note and "phase2" in note
-        for note in chart(data, "differences").notes
+        "other classes than that of phase1" in note and "phase2" in note for note in chart(data, "differences").notes
     )
 
 
@@ -375,9 +366,7 @@ def test_shapley_bars_add_up_and_stand_beside_what_was_guessed(study):
         == pytest.approx(v["all"] - v["baseline"])
     )
     guesses = points(drawn, "authors' guess")
-    assert {name: p.value for name, p in guesses.items()} == pytest.approx(
-        {"adamw": 0.4 * bars["all factors"]}
-    )
+    assert {name: p.value for name, p in guesses.items()} == pytest.approx({"adamw": 0.4 * bars["all factors"]})
     assert any("larger_input: the largest gain" in note for note in drawn.notes)
     assert reason(data, "ladder") == "the design is no ladder"
     assert reason(data, "validation_test").startswith("no arm has test confusion matrices")
@@ -491,14 +480,9 @@ def test_the_html_holds_the_library_once_forbids_requests_and_stays_below_6_mb(b
 def test_the_interactive_figures_hold_the_same_numbers(plots):
     bars = figure_of(chart(plots, "ladder")).data
     ends = {
-        row: base + length
-        for t in bars
-        if t.type == "bar"
-        for row, base, length in zip(t.y, t.base, t.x, strict=True)
+        row: base + length for t in bars if t.type == "bar" for row, base, length in zip(t.y, t.base, t.x, strict=True)
     }
-    own = {
-        p.at: p.value for s in chart(plots, "ladder").panels[0].series if s.style == "bar" for p in s.points
-    }
+    own = {p.at: p.value for s in chart(plots, "ladder").panels[0].series if s.style == "bar" for p in s.points}
     assert ends == pytest.approx(own)
     (heat,) = figure_of(chart(plots, "class_differences")).data
     assert heat.z[0][0] == pytest.approx(100 * chart(plots, "class_differences").cells[0][0].value)
@@ -544,9 +528,7 @@ def nine(tmp_path_factory: pytest.TempPathFactory) -> PlotData:
     return plot_data(study.read())
 
 
-@pytest.mark.parametrize(
-    "name", ["ladder", "class_iou", "validation_test", "scoring_rules", "class_differences"]
-)
+@pytest.mark.parametrize("name", ["ladder", "class_iou", "validation_test", "scoring_rules", "class_differences"])
 def test_names_of_nine_arms_and_ten_classes_do_not_cover_one_another(nine, name):
     drawn = chart(nine, name)
     for found in boxes(drawn, lambda ax: ax.get_yticklabels()):
@@ -596,16 +578,13 @@ def test_classes_have_the_colours_of_their_taxonomy_but_for_those_too_light_for_
 
 def test_a_custom_taxonomy_brings_its_own_colours():
     classes = [{"name": n, "ids": [i], "colour": [10 * i, 20, 30]} for i, n in enumerate(("Mud", "Sky"), 1)]
-    experiment = validate_section(
-        Experiment, {"taxonomy": {"kind": "custom", "classes": classes}}, "experiment"
-    )
+    experiment = validate_section(Experiment, {"taxonomy": {"kind": "custom", "classes": classes}}, "experiment")
     assert class_colours(experiment) == {"Mud": "#0a141e", "Sky": "#14141e"}
 
 
 def test_ordered_colours_get_lighter():
     shades = [
-        sum(int(c[i : i + 2], 16) * w for i, w in ((1, 0.2126), (3, 0.7152), (5, 0.0722)))
-        for c in ordered_colours(9)
+        sum(int(c[i : i + 2], 16) * w for i, w in ((1, 0.2126), (3, 0.7152), (5, 0.0722))) for c in ordered_colours(9)
     ]
     assert shades == sorted(shades)
 
