@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -71,12 +71,25 @@ def published(
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder to write into.")] = Path(
         "results/published-tables"
     ),
+    reproduced: Annotated[
+        str | None, typer.Option(help="An ablation of one system's phases, set beside the published scores.")
+    ] = None,
+    system: Annotated[
+        Literal["ignitia", "codecrunch", "desertmind"], typer.Option(help="Whose phases --reproduced holds.")
+    ] = "ignitia",
 ) -> None:
     """Rebuild the three published systems' tables, with the places where their documents contradict their logs."""
     from harness.cli.inputs import PUBLISHED
-    from harness.report.published import write_published
+    from harness.report.published import published_tables, write_published
+    from harness.report.records import read_ablation
+    from harness.report.reproduced import reproduced_scores
+    from harness.store import find_study
 
-    written = write_published(PUBLISHED, output)
+    scores = None
+    if reproduced is not None:
+        known = {(row[0], row[1]) for row in published_tables(PUBLISHED)["headlines"].rows}
+        scores = reproduced_scores(read_ablation(find_study(reproduced)), system, known)
+    written = write_published(PUBLISHED, output, scores)
     console.print(f"{len(written)} files → {output} (start at index.md)", highlight=False, soft_wrap=True)
 
 

@@ -116,13 +116,15 @@ _COPIES = (
 )  # fmt: skip
 
 
-def write_published(source: Path, out: Path) -> list[Path]:
+def write_published(source: Path, out: Path, reproduced: Reproduced | None = None) -> list[Path]:
     """Write every table as Markdown, CSV and LaTeX, and index.md; the same bytes each time.
+
+    `reproduced` as in published_tables.
 
     Raises:
         StudyError: `source` lacks a file, a file is ragged, or `out` is no folder.
     """
-    tables = published_tables(source)
+    tables = published_tables(source, reproduced)
     if out.exists() and not out.is_dir():
         raise StudyError(f"{out} is a file; give a folder for the tables")
     out.mkdir(parents=True, exist_ok=True)
