@@ -166,8 +166,9 @@ def score_start(trial: Trial, run: RunFolder, device: torch.device) -> EpochRow:
     taxonomy = build_taxonomy(experiment.taxonomy)
     model = _starting_model(trial, run, taxonomy).to(device)
     looks = views(experiment, experiment.evaluation.tta)
-    names = np.ones(len(taxonomy.names))
-    loss = build_loss(experiment.loss, names, taxonomy.names).to(device)
+    # nothing trains, so no training frame is counted: val_loss weighs classes as if each were as frequent
+    counts = np.ones(len(taxonomy.names))
+    loss = build_loss(experiment.loss, counts, taxonomy.names).to(device)
     started = time.perf_counter()
     frames = open_eval_frames(experiment, selection_split(experiment))
     evaluation = evaluate(model, frames, experiment, taxonomy, device, loss=loss, looks=looks)
