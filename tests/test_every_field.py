@@ -214,6 +214,11 @@ def sees_loaders(experiment: Experiment) -> list[int]:
     return asked
 
 
+def sees_second_epoch(experiment: Experiment) -> list[list[Any]]:
+    """The truths that the model is given in epoch 2."""
+    return [truth.tolist() for _, truth in open_session(Trial(experiment, 0), NOWHERE, CPU).inputs(2)]
+
+
 def _seen_by_model(experiment: Experiment, images: torch.Tensor) -> torch.Tensor:
     return class_logits(torch.nn.Identity(), images, experiment.data.input_size, experiment)
 
@@ -420,6 +425,7 @@ TABLE: dict[str, Case] = {
     "training.patience": Case(1, sees_training, STILL),
     "training.workers": Case(3, sees_loaders),
     "training.deterministic": Case(True, sees_switches),
+    "training.cached_views": Case(1, sees_second_epoch, {"model.trainable_blocks": 0}),
     "training.score_training_set": Case(True, sees_epoch),
     "evaluation.raster": Case("input", sees_evaluation),
     "evaluation.batch_size": Case(1, sees_evaluation),

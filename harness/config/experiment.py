@@ -8,11 +8,12 @@ from dataclasses import dataclass
 
 from pydantic import Field, model_validator
 
-from harness.config.augmentation import AugmentationConfig, NamedPolicy
+from harness.config.augmentation import AugmentationConfig, CutMix, NamedPolicy
 from harness.config.base import Section
 from harness.config.data import DataConfig, NamedTaxonomy, TaxonomyConfig
 from harness.config.loss import LossConfig
-from harness.config.model import BackboneModel, ConvStackHead, ModelConfig
+from harness.config.model import BackboneModel, ConvStackHead, ModelConfig, has_frozen_part
+from harness.config.policies import policy_steps
 from harness.config.training import (
     AdamW,
     Cosine,
@@ -75,6 +76,22 @@ class Experiment(Section):
             raise ValueError(
                 "schedule.encoder_warmup_epochs needs schedule.freeze_encoder_epochs of at least 1; "
                 "without a freeze the encoder follows warmup_epochs"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _views_can_be_cached(self) -> Experiment:
+        if not self.training.cached_views:
+            return self
+        if not has_frozen_part(self.model):
+            raise ValueError(
+                "training.cached_views stores what a frozen part of the model makes of frames, and all of this model "
+                "trains; set it to 0, or freeze the first blocks (model.trainable_blocks) or the encoder"
+            )
+        if any(isinstance(step, CutMix) for step in policy_steps(self.augmentation)):
+            raise ValueError(
+                "training.cached_views stores frames one by one, and a cutmix step joins the frames of a batch; "
+                "set it to 0, or leave cutmix out"
             )
         return self
 

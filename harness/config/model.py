@@ -85,3 +85,8 @@ class TorchvisionModel(Section):
 
 
 ModelConfig = Annotated[BackboneModel | SmpModel | TorchvisionModel, Field(discriminator="kind")]
+
+
+def has_frozen_part(config: BackboneModel | SmpModel | TorchvisionModel) -> bool:
+    """Whether a first part of the model never trains."""
+    return config.trainable_blocks != "all" if isinstance(config, BackboneModel) else not config.trainable_encoder

@@ -99,6 +99,13 @@ class TrainingConfig(Section):
     deterministic: bool = Field(
         False, description="only deterministic kernels, an error where a GPU has none; a CPU repeats itself anyway"
     )
+    cached_views: int = Field(
+        0,
+        ge=0,
+        le=1000,
+        description="of a frozen backbone's augmented frames, the draws of the first so many epochs are stored as "
+        "features; later epochs choose among them. 0: every epoch draws anew. As many as epochs changes no result",
+    )
     score_training_set: bool = Field(False, description="also score the training frames, without augmentation")
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import multiprocessing
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import albumentations as A
 import cv2
@@ -50,8 +51,9 @@ def train_batches(
     protocol: ProtocolConfig = NO_FAULTS,
     truth: FrameArrays | None = None,
     style: FrameArrays | None = None,
+    shuffled: bool = True,
 ) -> Iterator[Batch]:
-    """Yield one epoch of shuffled, augmented batches.
+    """Yield one epoch of shuffled, augmented batches; `shuffled` False gives the same draws in file order.
 
     `frames` come at native size where a step crops, else at `input_size` (height, width). `protocol.border_class`
     fills uncovered truth with class 0; `protocol.bilinear_masks` takes the masks of `truth`, the same frames at
@@ -75,11 +77,11 @@ def train_batches(
             "augmentation.steps has a fourier step, and no style images were given; open the test split with "
             "masks=False and pass it as style"
         )
-    order = np.random.default_rng(_seed(seed, _SHUFFLE, epoch)).permutation(len(frames))
+    order = _order(len(frames), seed, epoch) if shuffled else np.arange(len(frames))
     batches = _slices(order, batch_size, drop_last)
     dataset = _TrainingBatches(
         frames=frames,
-        truths=_training_truths(frames, taxonomy, steps, protocol, truth),
+        truths=training_truths(frames, taxonomy, steps, protocol, truth),
         pipeline=build_augmentation(steps, input_size, 0 if protocol.border_class else IGNORE),
         steps=steps,
         style=style,
@@ -97,12 +99,14 @@ def eval_batches(
     workers: int,
     truth: FrameArrays | None = None,
     bilinear: bool = False,
+    stored: np.ndarray | None = None,
 ) -> Iterator[Batch]:
     """Yield every frame once, unchanged and in file order; the last batch may be smaller.
 
     The truth has the size of `frames`, or that of `truth`, the same frames opened at another size. `bilinear`
-    resizes the classes of `truth` bilinearly to the size of `frames`: the fault `protocol.bilinear_masks`. Yields
-    images, uint8 RGB (N 3 H W) in channels-last memory, and truth, int64 (N H W), class indices and IGNORE.
+    resizes the classes of `truth` bilinearly to the size of `frames`: the fault `protocol.bilinear_masks`. `stored`
+    (frames h w C) comes in the place of the images. Yields images, uint8 RGB (N 3 H W) in channels-last memory, and
+    truth, int64 (N H W), class indices and IGNORE.
     Raises DataError for frames without masks, raw ids that are not listed, or a `truth` of other frames, or none
     where `bilinear` needs it.
     """
@@ -110,7 +114,27 @@ def eval_batches(
         raise DataError(_needs_truth())
     truths = _truths(frames, taxonomy, frames if truth is None else truth, frames.size if bilinear else None)
     batches = _slices(np.arange(len(frames)), batch_size, drop_last=False)
+    if stored is not None:
+        return _load(_StoredBatches(stored, truths), batches, 0)
     return _load(_EvaluationBatches(frames, truths), batches, workers)
+
+
+def stored_batches(
+    inputs: Rows, truths: Rows, frames: int, *, batch_size: int, drop_last: bool, seed: int, epoch: int
+) -> Iterator[Batch]:
+    """Yield one epoch of what is stored per frame, in the order in which `train_batches` shuffles the frames.
+
+    `inputs` gives an array (h w C) by frame number, `truths` classes uint8 (H W). Yields inputs (N C h w) in
+    channels-last memory and truth, int64 (N H W). Raises ConfigError where no batch would be left.
+    """
+    batches = _slices(_order(frames, seed, epoch), batch_size, drop_last)
+    return _load(_StoredBatches(inputs, truths), batches, 0)  # reading costs less than a worker's handing over
+
+
+class Rows(Protocol):
+    """One array for each frame number."""
+
+    def __getitem__(self, index: int) -> np.ndarray: ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -182,13 +206,27 @@ class _EvaluationBatches(_Batches):
         return self.frames.images[index], self.truths[index]
 
 
-def _training_truths(
+@dataclass(eq=False)
+class _StoredBatches(_Batches):
+    inputs: Rows
+    truths: Rows
+
+    def sample(self, index: int) -> tuple[np.ndarray, np.ndarray]:
+        return self.inputs[index], self.truths[index]
+
+
+def _order(frames: int, seed: int, epoch: int) -> np.ndarray:
+    return np.random.default_rng(_seed(seed, _SHUFFLE, epoch)).permutation(frames)
+
+
+def training_truths(
     frames: FrameArrays,
     taxonomy: Taxonomy,
     steps: Sequence[Step],
     protocol: ProtocolConfig,
     truth: FrameArrays | None,
-) -> _Truths:
+) -> Rows:
+    """The classes, uint8 (H W) by frame number, before any step; raises as `train_batches` does."""
     if not protocol.bilinear_masks:
         return _truths(frames, taxonomy, frames, None)
     if needs_native(steps):

@@ -2,6 +2,9 @@
 
 One file, because two cannot be replaced at once: a kill between them would leave weights and state of
 different epochs. No random state is stored: every draw is a function of (seed, epoch, index).
+
+An encoder that never trains is the exception: it is written once for all runs of a study, by the digest of its
+weights, which each checkpoint names; it can be a hundred times the rest.
 """
 
 from __future__ import annotations
@@ -16,22 +19,37 @@ from safetensors.torch import load_file, save
 from torch import nn
 
 from harness.errors import StudyError
-from harness.store import write_bytes
+from harness.store import RunFolder, write_bytes
 
 Tensors = dict[str, torch.Tensor]
 
-
-def save_weights(path: Path, model: nn.Module, header: dict[str, Any]) -> None:
-    """Write a model's parameters and buffers, with a JSON header."""
-    _write(path, {f"model.{k}": v for k, v in model.state_dict().items()}, header)
+_ENCODER = "encoder."
 
 
-def save_state(path: Path, model: nn.Module, optimiser: torch.optim.Optimizer, header: dict[str, Any]) -> None:
+def save_weights(path: Path, model: nn.Module, header: dict[str, Any], frozen: str | None = None) -> None:
+    """Write a model's parameters and buffers, with a JSON header.
+
+    Args:
+        frozen: the digest of an encoder that never trains, left out here and written once by `save_frozen`.
+    """
+    _write(path, _own(model, frozen), _naming(header, frozen))
+
+
+def save_frozen(path: Path, model: nn.Module) -> None:
+    """Write an encoder that never trains, unless that was done before."""
+    if not path.exists():
+        path.parent.mkdir(exist_ok=True)
+        _write(path, {f"model.{_ENCODER}{k}": v for k, v in model.encoder.state_dict().items()}, {})
+
+
+def save_state(
+    path: Path, model: nn.Module, optimiser: torch.optim.Optimizer, header: dict[str, Any], frozen: str | None = None
+) -> None:
     """Write everything that the next epoch needs."""
-    tensors = {f"model.{k}": v for k, v in model.state_dict().items()}
+    tensors = _own(model, frozen)
     for index, state in optimiser.state_dict()["state"].items():
         tensors |= {f"optimiser.{index}.{k}": v for k, v in state.items() if isinstance(v, torch.Tensor)}
-    _write(path, tensors, header)
+    _write(path, tensors, _naming(header, frozen))
 
 
 def load_header(path: Path) -> dict[str, Any]:
@@ -52,7 +70,7 @@ def load_header(path: Path) -> dict[str, Any]:
 
 def model_tensors(path: Path) -> Tensors:
     """A checkpoint's parameters and buffers, by the model's own names."""
-    return _part(load_file(path), "model.")
+    return _part(_read(path) | _frozen(path), "model.")
 
 
 def load_weights(path: Path, model: nn.Module) -> None:
@@ -61,22 +79,48 @@ def load_weights(path: Path, model: nn.Module) -> None:
     Raises:
         StudyError: names or shapes differ from the model's.
     """
-    _fill(model, _part(_read(path), "model."), path)
+    _fill(model, model_tensors(path), path)
 
 
-def load_state(path: Path, model: nn.Module, optimiser: torch.optim.Optimizer) -> None:
+def load_state(path: Path, model: nn.Module, optimiser: torch.optim.Optimizer, frozen: str | None = None) -> None:
     """Put a checkpoint's model and optimiser state back.
 
+    Args:
+        frozen: the digest of the encoder that the model holds already, where it never trains.
+
     Raises:
-        StudyError: names or shapes differ from the model's.
+        StudyError: names or shapes differ from the model's, or the checkpoint belongs to another frozen encoder.
     """
+    written = load_header(path).get("frozen")
+    if written != frozen:
+        raise StudyError(
+            f"{path}: written with the frozen encoder {written}, and this one is {frozen}: its weights file has "
+            "changed, or another version of torch or timm draws other random weights; use the versions in "
+            "provenance.json, or train again"
+        )
     tensors = _read(path)
-    _fill(model, _part(tensors, "model."), path)
+    held = {k: v for k, v in model.state_dict().items() if frozen and k.startswith(_ENCODER)}
+    _fill(model, _part(tensors, "model.") | held, path)
     state: dict[int, Tensors] = {}
     for name, tensor in _part(tensors, "optimiser.").items():
         index, _, key = name.partition(".")
         state.setdefault(int(index), {})[key] = tensor
     optimiser.load_state_dict({"state": state, "param_groups": optimiser.state_dict()["param_groups"]})
+
+
+def _naming(header: dict[str, Any], frozen: str | None) -> dict[str, Any]:
+    return header | {"frozen": frozen} if frozen else header
+
+
+def _own(model: nn.Module, frozen: str | None) -> Tensors:
+    state = model.state_dict()
+    return {f"model.{k}": v for k, v in state.items() if not (frozen and k.startswith(_ENCODER))}
+
+
+def _frozen(path: Path) -> Tensors:
+    """The frozen encoder that a checkpoint names; nothing where it names none."""
+    digest = load_header(path).get("frozen")
+    return _read(RunFolder(path.parent).frozen(digest)) if digest else {}
 
 
 def _read(path: Path) -> Tensors:

@@ -20,6 +20,7 @@ from harness.data import (
     needs_native,
     open_frames,
 )
+from harness.engine.features import FeatureCache
 from harness.engine.inference import View, class_logits, predicted_classes
 from harness.errors import ModelError
 from harness.metrics.confusion_torch import confusion_matrices
@@ -70,9 +71,11 @@ def evaluate(
     *,
     loss: nn.Module | None = None,
     looks: tuple[View, ...] | None = None,
+    cache: FeatureCache | None = None,
 ) -> Evaluation:
     """One pass over frames with truth; the model is left in evaluation mode.
 
+    `cache` gives what the model's stem makes of the frames; views and adapted statistics need the images.
     Classes of `evaluation.suppress` are never predicted; the loss still sees their logits.
     """
     matrices, losses = [], []
@@ -83,6 +86,7 @@ def evaluate(
         workers=experiment.training.workers,
         truth=frames.truth,
         bilinear=experiment.protocol.bilinear_masks,
+        stored=None if cache is None or looks or _adapts(model, experiment) else cache.of_frames(frames.images),
     )
     for images, truth in batches:
         images, truth = images.to(device, non_blocking=True), truth.to(device, non_blocking=True)
@@ -96,6 +100,10 @@ def evaluate(
         matrices.append(confusion_matrices(truth, predicted, len(taxonomy.names)))
     mean_loss = torch.stack(losses).mean().item() if losses else None
     return Evaluation(frames.images.names, torch.cat(matrices).cpu().numpy(), mean_loss)
+
+
+def _adapts(model: nn.Module, experiment: Experiment) -> bool:
+    return experiment.evaluation.batchnorm == "batch" and bool(_batchnorms(model.encoder))
 
 
 def freeze_batchnorm(model: nn.Module) -> None:

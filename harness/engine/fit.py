@@ -19,9 +19,9 @@ from torch import Tensor, nn
 
 from harness.config import Experiment, Trial, canonical_json
 from harness.data import Taxonomy, build_taxonomy
-from harness.engine.checkpoint import load_header, load_state, save_state, save_weights
+from harness.engine.checkpoint import load_header, load_state, save_frozen, save_state, save_weights
 from harness.engine.evaluate import EvalFrames, Evaluation, evaluate, freeze_batchnorm, open_eval_frames
-from harness.engine.inference import autocast, normalise, resize_logits, views
+from harness.engine.inference import forward, resize_logits, views
 from harness.engine.optimiser import clip_gradients, set_learning_rates
 from harness.engine.schedule import encoder_is_frozen, learning_rates
 from harness.engine.seeds import EPOCH, INITIALISATION, seed_torch, set_determinism
@@ -76,7 +76,7 @@ def resume(session: Session, run: RunFolder) -> list[EpochRow]:
         raise StudyError(
             f"{run.path}: holds trial {rows[-1].trial}, not {session.trial.id}; give each trial a folder of its own"
         )
-    load_state(run.last, session.model, session.optimiser)
+    load_state(run.last, session.model, session.optimiser, session.frozen)
     session.scaler.load_state_dict(header["scaler"])
     return rows
 
@@ -230,7 +230,7 @@ def train_steps(session: Session, epoch: int) -> tuple[float, dict[str, float], 
     if config.batchnorm == "frozen":
         freeze_batchnorm(session.model)
     sizes, values, names = [], [], []
-    for group in _groups(session.batches(epoch), config.accumulation):
+    for group in _groups(session.inputs(epoch), config.accumulation):
         in_group = sum(len(images) for images, _ in group)
         for images, truth in group:
             loss, terms = _forward(session, images, truth)
@@ -258,8 +258,7 @@ def _groups(batches, size: int):  # noqa: ANN001, ANN202
 def _forward(session: Session, images: Tensor, truth: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
     images = images.to(session.device, non_blocking=True)
     truth = truth.to(session.device, non_blocking=True)
-    with autocast(session.experiment.training.precision, session.device):
-        logits = session.model(normalise(images, session.experiment.data.normalise))
+    logits = forward(session.model, images, session.experiment)
     return session.loss(resize_logits(logits, truth.shape[-2:]), truth)
 
 
@@ -299,17 +298,19 @@ def save(session: Session, run: RunFolder, rows: list[EpochRow], evaluation: Eva
     """
     row = rows[-1]
     if row.score > max((r.score for r in rows[:-1]), default=-1.0):
-        _save_best(session.trial, run, row, session.model)
+        _save_best(session.trial, run, row, session.model, session.frozen)
         _save_matrices(run.confusion, evaluation)
     if row.done and session.experiment.evaluation.score_test:
         _save_test_matrices(session, run)
     header = {"rows": [r.model_dump() for r in rows], "scaler": session.scaler.state_dict()}
-    save_state(run.last, session.model, session.optimiser, header)
+    save_state(run.last, session.model, session.optimiser, header, session.frozen)
 
 
-def _save_best(trial: Trial, run: RunFolder, row: EpochRow, model: nn.Module) -> None:
+def _save_best(trial: Trial, run: RunFolder, row: EpochRow, model: nn.Module, frozen: str | None = None) -> None:
     about = {"trial": row.trial, "epoch": row.epoch, "score": row.score}
-    save_weights(run.best, model, about | {"experiment": canonical_json(trial.experiment)})
+    if frozen:
+        save_frozen(run.frozen(frozen), model)
+    save_weights(run.best, model, about | {"experiment": canonical_json(trial.experiment)}, frozen)
 
 
 def _save_matrices(path: Path, evaluation: Evaluation) -> None:
@@ -332,7 +333,9 @@ def _npz(**arrays: np.ndarray) -> bytes:
 
 
 def _evaluate(session: Session, frames: EvalFrames, loss: nn.Module | None = None) -> Evaluation:
-    return evaluate(session.model, frames, session.experiment, session.taxonomy, session.device, loss=loss)
+    return evaluate(
+        session.model, frames, session.experiment, session.taxonomy, session.device, loss=loss, cache=session.cache
+    )
 
 
 def _training_score(session: Session) -> float:

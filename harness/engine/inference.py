@@ -66,6 +66,16 @@ def _scaled(size: tuple[int, int], scale: float, multiple: int, rounded: Callabl
     return height, width
 
 
+def forward(model: nn.Module, inputs: Tensor, experiment: Experiment) -> Tensor:
+    """Logits (N C h w) of uint8 images (N 3 H W), or of stored features (N C' h' w') of the model's stem."""
+    with autocast(experiment.training.precision, inputs.device):
+        if inputs.dtype == torch.uint8:
+            return model(normalise(inputs, experiment.data.normalise))
+        # numpy knows no bfloat16: its bits were stored as int16
+        features = inputs.view(torch.bfloat16) if inputs.dtype == torch.int16 else inputs
+        return model.classify(features, experiment.data.input_size)
+
+
 @torch.inference_mode()
 def class_logits(
     model: nn.Module,
@@ -77,12 +87,13 @@ def class_logits(
     """Logits (N C H W) float32 at `size`, averaged over the views.
 
     Args:
-        images: uint8 (N 3 h w) at the input size, on the model's device.
+        images: uint8 (N 3 h w) at the input size, on the model's device, or, without views, stored features.
         size: height and width of the result, pixels.
         looks: the views; none: the image as it is.
     """
+    if not looks:
+        return resize_logits(forward(model, images, experiment), size)
     pixels = normalise(images, experiment.data.normalise)
-    looks = looks or (View(*pixels.shape[-2:], False),)
     total = torch.zeros((), device=images.device)
     for look in looks:
         total = total + _logits_of_view(model, pixels, look, size, experiment.training.precision)

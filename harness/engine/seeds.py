@@ -10,7 +10,7 @@ import torch
 # without it torch refuses cuBLAS where only deterministic kernels are allowed; cuBLAS reads it when it starts
 os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
 
-INITIALISATION, EPOCH = 0, 1
+INITIALISATION, EPOCH, HEAD = 0, 1, 2
 
 
 def seed_torch(seed: int, purpose: int, epoch: int = 0) -> None:

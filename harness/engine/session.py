@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
 
-from harness.config import Experiment, Trial, policy_steps
+from harness.config import Experiment, Trial, canonical_json, policy_steps
 from harness.data import (
     FrameArrays,
     Taxonomy,
@@ -19,12 +20,22 @@ from harness.data import (
     open_frames,
     train_batches,
 )
+from harness.data.batches import Rows, stored_batches, training_truths
 from harness.engine.evaluate import EvalFrames, open_eval_frames, open_train_frames
+from harness.engine.features import (
+    FeatureCache,
+    choose_views,
+    features_are_cached,
+    open_stored,
+    truths_name,
+    views_of_epoch,
+)
+from harness.engine.kept import build_trial_model, encoder_digest
 from harness.engine.optimiser import build_optimiser
-from harness.engine.seeds import INITIALISATION, seed_torch, set_determinism
+from harness.engine.seeds import set_determinism
 from harness.engine.start import load_start
 from harness.losses import build_loss
-from harness.models import build_model, check_input_size
+from harness.models import check_input_size
 from harness.store import RunFolder
 
 
@@ -41,7 +52,8 @@ class TrainFrames:
 class Session:
     """Data, model, loss and optimiser of a trial.
 
-    `whole_start`: the weights that the training started from filled every layer, the head too.
+    `whole_start`: the weights that the training started from filled every layer, the head too. `frozen`: the digest
+    of an encoder that never trains. `cache`: where what the model's stem makes of frames is stored.
     """
 
     trial: Trial
@@ -54,13 +66,15 @@ class Session:
     optimiser: torch.optim.Optimizer
     scaler: torch.amp.GradScaler
     whole_start: bool
+    frozen: str | None
+    cache: FeatureCache | None
 
     @property
     def experiment(self) -> Experiment:
         return self.trial.experiment
 
-    def batches(self, epoch: int):  # noqa: ANN201  (an iterator of images and truth)
-        """The shuffled, augmented batches of an epoch."""
+    def batches(self, epoch: int, shuffled: bool = True):  # noqa: ANN201  (an iterator of images and truth)
+        """The augmented batches of an epoch, shuffled, or all of them in file order."""
         experiment = self.experiment
         return train_batches(
             self.train_frames.frames,
@@ -68,14 +82,66 @@ class Session:
             experiment.augmentation,
             experiment.data.input_size,
             batch_size=experiment.training.batch_size,
-            drop_last=experiment.training.drop_last,
+            drop_last=experiment.training.drop_last and shuffled,
             workers=experiment.training.workers,
+            shuffled=shuffled,
             seed=self.trial.seed,
             epoch=epoch,
             protocol=experiment.protocol,
             truth=self.train_frames.native,
             style=self.train_frames.style,
         )
+
+    def inputs(self, epoch: int):  # noqa: ANN201  (as batches)
+        """The batches of an epoch, images or, where they can be stored, what the stem makes of them."""
+        rows = self._stored(epoch)
+        if rows is None:
+            return self.batches(epoch)
+        training = self.experiment.training
+        return stored_batches(
+            *rows,
+            frames=len(self.train_frames.frames),
+            batch_size=training.batch_size,
+            drop_last=training.drop_last,
+            seed=self.trial.seed,
+            epoch=epoch,
+        )
+
+    def _stored(self, epoch: int) -> tuple[Rows, Rows] | None:
+        """Stored inputs and truths by frame number; None where the images are needed."""
+        experiment, frames, steps = self.experiment, self.train_frames, policy_steps(self.experiment.augmentation)
+        if self.cache is None:
+            return None
+        if not steps:
+            truths = training_truths(frames.frames, self.taxonomy, steps, experiment.protocol, frames.native)
+            return self.cache.of_frames(frames.frames), truths
+        if not experiment.training.cached_views:
+            return None
+        views = views_of_epoch(self.trial.seed, epoch, experiment.training.cached_views, len(frames.frames))
+        return choose_views(views, self._features_of_view), choose_views(views, self._truths_of_view)
+
+    def _features_of_view(self, view: int) -> np.ndarray:
+        return self.cache.of_draws(self.train_frames.frames, self._draw(view), lambda: self._in_file_order(view))
+
+    def _truths_of_view(self, view: int) -> np.ndarray:
+        experiment = self.experiment
+        decides = [canonical_json(experiment.taxonomy), canonical_json(experiment.protocol), *self._draw(view)]
+        name = truths_name(self.train_frames.frames, decides)
+        return open_stored(
+            name,
+            len(self.train_frames.frames),
+            lambda: (truth.to(torch.uint8).numpy() for _, truth in self._in_file_order(view)),
+        )
+
+    def _draw(self, view: int) -> list[Any]:
+        """What decides the images of a view besides the frames."""
+        style = self.train_frames.style
+        steps = canonical_json(self.experiment.augmentation)
+        size = self.experiment.data.input_size
+        return [steps, size, self.trial.seed, view, None if style is None else style.folder.name]
+
+    def _in_file_order(self, epoch: int):  # noqa: ANN202
+        return self.batches(epoch, shuffled=False)
 
 
 def open_session(trial: Trial, run: RunFolder, device: torch.device) -> Session:
@@ -88,20 +154,23 @@ def open_session(trial: Trial, run: RunFolder, device: torch.device) -> Session:
     set_determinism(experiment.training.deterministic)
     check_input_size(experiment.model, experiment.data.input_size)
     taxonomy = build_taxonomy(experiment.taxonomy)
-    seed_torch(trial.seed, INITIALISATION)
-    model = build_model(experiment.model, len(taxonomy.names))
+    model, digest = build_trial_model(trial, len(taxonomy.names), device)
     whole = load_start(model, trial, run)
+    digest = digest or encoder_digest(model.encoder, model.trained)
+    stores = model.has_stem and features_are_cached()
     session = Session(
         trial=trial,
         device=device,
         taxonomy=taxonomy,
         train_frames=open_all_train_frames(experiment),
         val_frames=open_eval_frames(experiment, selection_split(experiment)),
-        model=model.to(device),
+        model=model,
         loss=nn.Identity(),
         optimiser=build_optimiser(experiment.optimiser, model),
         scaler=torch.amp.GradScaler(device.type, enabled=experiment.training.precision == "fp16"),
         whole_start=whole,
+        frozen=digest if model.frozen else None,
+        cache=FeatureCache(model, digest, experiment, device) if stores else None,
     )
     session.loss = build_loss(experiment.loss, training_counts(session), taxonomy.names).to(device)
     return session

@@ -7,7 +7,8 @@ import os
 # before anything imports huggingface_hub, which reads it once
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 
-from harness.models.build import build_model
+from harness.models.backbones import Encoder
+from harness.models.build import build_model, load_encoder
 from harness.models.segmentation_model import (
     SegmentationModel,
     parameter_counts,
@@ -18,10 +19,12 @@ from harness.models.sizes import check_input_size, needs_two_images, size_multip
 from harness.models.weights import WeightsUnavailable, settle_weights
 
 __all__ = [
+    "Encoder",
     "SegmentationModel",
     "WeightsUnavailable",
     "build_model",
     "check_input_size",
+    "load_encoder",
     "needs_two_images",
     "parameter_counts",
     "parameter_groups",

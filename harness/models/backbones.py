@@ -7,6 +7,7 @@ from pathlib import Path
 
 import timm
 import torch
+from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 from harness.config.model import BackboneModel
@@ -35,6 +36,8 @@ class ViTEncoder(nn.Module):
     Shapes: N 3 H W, both multiples of the patch -> N C H/patch W/patch.
     """
 
+    one_map = True
+
     def __init__(self, vit: nn.Module) -> None:
         super().__init__()
         self.vit = vit
@@ -47,8 +50,37 @@ class ViTEncoder(nn.Module):
         ]
 
 
+class SplitViTEncoder(ViTEncoder):
+    """A ViTEncoder whose first blocks never train: `tail(stem(images))`, the stem's tokens can be cached.
+
+    timm's plain VisionTransformer only: relatives of it hand more than tokens from block to block.
+
+    Shapes: stem N 3 H W -> N D T 1, prefix tokens included; tail -> N D H/patch W/patch.
+    """
+
+    def __init__(self, vit: VisionTransformer, stem_blocks: int) -> None:
+        super().__init__(vit)
+        self.stem_blocks = stem_blocks
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.tail(self.stem(images), images.shape[-2:])
+
+    def stem(self, images: Tensor) -> Tensor:
+        tokens = self.vit.norm_pre(self.vit.patch_drop(self.vit._pos_embed(self.vit.patch_embed(images))))
+        tokens = self.vit.blocks[: self.stem_blocks](tokens)
+        return tokens.transpose(1, 2).unsqueeze(-1)
+
+    def tail(self, tokens: Tensor, size: tuple[int, int]) -> Tensor:
+        tokens = self.vit.blocks[self.stem_blocks :](tokens.squeeze(-1).transpose(1, 2))
+        patches = self.vit.norm(tokens)[:, self.vit.num_prefix_tokens :]
+        height, width = self.vit.patch_embed.dynamic_feat_size(size)
+        return patches.transpose(1, 2).unflatten(2, (height, width)).contiguous()
+
+
 class StageEncoder(nn.Module):
     """One stage of a CNN or a hierarchical transformer; N 3 H W -> N C h w, about H and W / stride."""
+
+    one_map = True
 
     def __init__(self, stages: nn.Module) -> None:
         super().__init__()
@@ -115,8 +147,13 @@ def _vit(config: BackboneModel, probe: nn.Module, file: Path | None) -> Encoder:
             f"backbone '{config.backbone}' takes one input size only (timm cannot interpolate its position "
             "embedding); choose a ViT such as vit_small_patch14_dinov2, or a CNN"
         ) from error
-    blocks = [(f"vit.blocks.{i}",) for i in range(len(vit.blocks))]
-    return Encoder(ViTEncoder(vit), vit.num_features, _last(blocks, config, "blocks"))
+    trained = _last([(f"vit.blocks.{i}",) for i in range(len(vit.blocks))], config, "blocks")
+    return Encoder(_vit_encoder(vit, len(vit.blocks) - len(trained), trained), vit.num_features, trained)
+
+
+def _vit_encoder(vit: nn.Module, stem_blocks: int, trained: tuple[str, ...]) -> ViTEncoder:
+    split = trained not in (WHOLE, FROZEN) and stem_blocks and isinstance(vit, VisionTransformer)
+    return SplitViTEncoder(vit, stem_blocks) if split else ViTEncoder(vit)
 
 
 def _stages(config: BackboneModel, probe: nn.Module, file: Path | None) -> Encoder:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from harness.config.model import BackboneModel, ModelConfig, SmpModel
 from harness.errors import ModelError
-from harness.models.backbones import build_encoder
+from harness.models.backbones import Encoder, build_encoder
 from harness.models.heads import build_head
 from harness.models.names import TIMM_PREFIX, check_name
 from harness.models.segmentation_model import SegmentationModel
@@ -23,35 +23,57 @@ from harness.models.whole import build_smp, build_torchvision
 LISTED = 4
 
 
-def build_model(config: ModelConfig, classes: int) -> SegmentationModel:
+def build_model(config: ModelConfig, classes: int, encoder: Encoder | None = None) -> SegmentationModel:
     """Build the network of a configuration, in training mode, on the CPU.
 
     Random weights come from torch's global generator: seed it first. `weights` as a path takes a file with
-    exactly the names of the whole model, of its encoder, or (timm) of the library's own checkpoint.
+    exactly the names of the whole model, of its encoder, or (timm) of the library's own checkpoint. `encoder`
+    is the one of an earlier model of this very configuration but for its head: its weights stay as they are.
 
     Shapes of its forward: N 3 H W float, normalised -> N classes h w logits.
 
     Raises:
         ModelError: an unknown name, parts that do not fit, weights that cannot be had or do not match.
     """
+    if encoder is not None:
+        return _with_head(config, encoder, classes)
+    _check(config)
+    if config.weights in ("none", "pretrained"):
+        return _assemble(config, classes, _library_file(config))
+    return _from_file(config, classes, weights_path(config))
+
+
+def load_encoder(config: BackboneModel) -> Encoder:
+    """The encoder alone, with random weights or the library's, for `build_model` to put heads on.
+
+    Raises:
+        ModelError: as `build_model`.
+    """
+    _check(config)
+    return build_encoder(config, _library_file(config))
+
+
+def _check(config: ModelConfig) -> None:
     check_name(config)
     if config.weights == "pretrained_if_available":
         raise ModelError("weights 'pretrained_if_available' is not settled; call settle_weights first")
-    if config.weights == "none":
-        return _assemble(config, classes, None)
-    if config.weights == "pretrained":
-        return _assemble(config, classes, pretrained_file(config))
-    return _from_file(config, classes, weights_path(config))
+
+
+def _library_file(config: ModelConfig) -> Path | None:
+    return pretrained_file(config) if config.weights == "pretrained" else None
 
 
 def _assemble(config: ModelConfig, classes: int, file: Path | None) -> SegmentationModel:
     if isinstance(config, BackboneModel):
-        encoder = build_encoder(config, file)
-        decoder, classifier = build_head(config.head, encoder.channels, classes)
-        return SegmentationModel(encoder.module, decoder, classifier, encoder.trained)
+        return _with_head(config, build_encoder(config, file), classes)
     if isinstance(config, SmpModel):
         return build_smp(config, classes, file)
     return build_torchvision(config, classes, file)
+
+
+def _with_head(config: BackboneModel, encoder: Encoder, classes: int) -> SegmentationModel:
+    decoder, classifier = build_head(config.head, encoder.channels, classes)
+    return SegmentationModel(encoder.module, decoder, classifier, encoder.trained)
 
 
 def _from_file(config: ModelConfig, classes: int, path: Path) -> SegmentationModel:

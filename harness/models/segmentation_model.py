@@ -12,12 +12,14 @@ FROZEN: tuple[str, ...] = ()
 
 
 class SegmentationModel(nn.Module):
-    """Images to class logits: `head(decoder(encoder(images)))`.
+    """Images to class logits: `head(decoder(encoder(images)))`, or `classify(stem(images))`.
 
     The encoder hands on one feature map or a list of them, the decoder one map, the head (the last classifier
     layer only) logits. `trained` names the submodules of the encoder that train ("" is the encoder itself).
     Every other part of it is frozen: no gradient, and evaluation mode whatever `train()` is asked for, since
     the statistics of a BatchNorm move in training mode even where its weights do not.
+
+    The stem is the first part that never trains: what it makes of an image can be cached.
 
     Shapes: N 3 H W float, normalised -> N C h w at the stride that the model gives, or N C H W with `resize`.
     """
@@ -36,12 +38,48 @@ class SegmentationModel(nn.Module):
         set_encoder_trainable(self, True)
 
     def forward(self, images: Tensor) -> Tensor:
+        return self.classify(self.stem(images), images.shape[-2:])
+
+    @property
+    def frozen(self) -> bool:
+        """Whether nothing of the encoder ever trains."""
+        return self.trained == FROZEN
+
+    @property
+    def has_stem(self) -> bool:
+        """Whether a first part never trains and hands on one map."""
+        return self.frozen and getattr(self.encoder, "one_map", False) or hasattr(self.encoder, "stem")
+
+    def stem(self, images: Tensor) -> Tensor:
+        """What the part that never trains makes of images; the images themselves where there is no such part.
+
+        Rounded to the type of autocast, and on a CPU computed image by image, so that it depends neither on
+        the images that share a batch nor on whether it was cached.
+
+        Shapes: N 3 H W -> N C h w, channels last.
+        """
+        if not self.has_stem:
+            return images
+        run = self.encoder if self.frozen else self.encoder.stem
+        # a BatchNorm in training mode (test-time adaptation) looks at the whole batch
+        alone = images.device.type == "cpu" and not any(m.training for m in self.encoder.modules() if self.frozen)
+        with torch.no_grad():
+            features = torch.cat([run(image) for image in images.split(1)]) if alone else run(images)
+        return _rounded(features).contiguous(memory_format=torch.channels_last)
+
+    def classify(self, features: Tensor, size: tuple[int, int]) -> Tensor:
+        """Logits from what `stem` made of images of `size` (height, width)."""
         with torch.set_grad_enabled(torch.is_grad_enabled() and self.encoder_trains):
-            features = self.encoder(images)
-        logits = self.head(self.decoder(features))
+            maps = self._after_stem(features, size)
+        logits = self.head(self.decoder(maps))
         if self.resize:
-            logits = F.interpolate(logits, size=images.shape[-2:], mode="bilinear", align_corners=False)
+            logits = F.interpolate(logits, size=tuple(size), mode="bilinear", align_corners=False)
         return logits
+
+    def _after_stem(self, features: Tensor, size: tuple[int, int]) -> Tensor:
+        if not self.has_stem:
+            return self.encoder(features)
+        return features if self.frozen else self.encoder.tail(features, size)
 
     def train(self, mode: bool = True) -> SegmentationModel:
         """Set training mode everywhere but in the frozen part of the encoder."""
@@ -54,6 +92,13 @@ class SegmentationModel(nn.Module):
     def trained_modules(self) -> list[nn.Module]:
         """The submodules of the encoder that train at present."""
         return [self.encoder.get_submodule(name) for name in self.trained] if self.encoder_trains else []
+
+
+def _rounded(features: Tensor) -> Tensor:
+    kind = features.device.type
+    # no autocast on a device that only traces shapes (meta)
+    on = torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)
+    return features.to(torch.get_autocast_dtype(kind)) if on else features
 
 
 def set_encoder_trainable(model: SegmentationModel, on: bool) -> None:

@@ -22,6 +22,8 @@ VOC_CLASSES = 21
 class OutFeatures(nn.Module):
     """torchvision's backbone, its one feature map taken out of the dictionary; N 3 H W -> N C h w."""
 
+    one_map = True
+
     def __init__(self, backbone: nn.Module) -> None:
         super().__init__()
         self.backbone = backbone

@@ -43,6 +43,10 @@ class RunFolder:
         """Per-image test confusion matrices of the best weights, where they were asked for."""
         return self.path / "confusion-test.npz"
 
+    def frozen(self, digest: str) -> Path:
+        """Weights of an encoder that never trains, shared by the runs beside this one."""
+        return self.path.parent / "frozen" / f"{digest}.safetensors"
+
     def create(self, trial: Trial) -> None:
         """Make the folder and write the Experiment; a folder that is there stays as it is."""
         self.path.mkdir(parents=True, exist_ok=True)

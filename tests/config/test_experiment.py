@@ -81,6 +81,7 @@ OTHER = {
 TOGETHER = {
     "protocol.bilinear_masks": {"evaluation.raster": "input"},
     "schedule.encoder_warmup_epochs": {"schedule.freeze_encoder_epochs": 1},
+    "training.cached_views": {"model.trainable_blocks": 1},
 }
 
 
@@ -167,3 +168,16 @@ def test_every_field_of_the_schema_says_what_it_is() -> None:
         if field != "kind" and "description" not in rule
     ]
     assert silent == []
+
+
+def test_cached_views_of_a_model_that_trains_as_a_whole_are_refused() -> None:
+    with pytest.raises(ConfigError, match="all of this model trains; set it to 0, or freeze"):
+        apply_overrides(Experiment(), {"training.cached_views": 2})
+
+
+def test_cached_views_of_frames_that_cutmix_joins_are_refused() -> None:
+    steps = {"kind": "steps", "steps": [{"kind": "cutmix"}]}
+    with pytest.raises(
+        ConfigError, match="a cutmix step joins the frames of a batch; set it to 0, or leave cutmix out"
+    ):
+        apply_overrides(Experiment(), {"training.cached_views": 2, "model.trainable_blocks": 0, "augmentation": steps})

@@ -127,7 +127,7 @@ def test_a_safetensors_file_of_another_program_has_no_header(tmp_path: Path) -> 
 
     with pytest.raises(StudyError, match=r"foreign\.safetensors: has no header of this harness"):
         load_header(tmp_path / "foreign.safetensors")
-    with pytest.raises(StudyError, match=r"foreign\.safetensors: 9 tensors differ from the model's; the first, 0\.wei"):
+    with pytest.raises(StudyError, match=r"foreign\.safetensors: has no header of this harness"):
         load_weights(tmp_path / "foreign.safetensors", _model())
 
 

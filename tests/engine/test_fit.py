@@ -517,11 +517,14 @@ def test_a_frozen_encoder_keeps_its_weights_and_its_batchnorm_statistics(
     before = loop.open_session(Trial(whole, 0), NOWHERE, CPU).model.encoder.state_dict()
     assert any("running_mean" in name for name in before)
 
-    rows = train(whole, tmp_path)
+    rows = train(whole, tmp_path / "runs" / "one")
 
-    assert _encoder(tmp_path / "last.safetensors") == {
-        f"model.encoder.{name}": tensor.numpy().tobytes() for name, tensor in before.items()
-    }
+    # written once, beside the runs that share it
+    assert _encoder(tmp_path / "runs" / "one" / "last.safetensors") == {}
+    (shared,) = (tmp_path / "runs" / "frozen").iterdir()
+    assert _encoder(shared) == {f"model.encoder.{name}": tensor.numpy().tobytes() for name, tensor in before.items()}
+    opened = open_run(RunFolder(tmp_path / "runs" / "one"), CPU).model.encoder.state_dict()
+    assert all(torch.equal(opened[name], tensor) for name, tensor in before.items())
     assert list(rows[0].lr) == ["head"]
 
 

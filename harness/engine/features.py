@@ -1,0 +1,139 @@
+"""What the part of a model that never trains makes of frames, kept on disk, shared by every trial of a machine.
+
+A stored feature is bit for bit what the plain path computes: `SegmentationModel.stem` rounds to the type of
+autocast whether it is stored or not, and a draw of the augmentation is a function of (seed, epoch, frame).
+So validation frames, and training frames without augmentation, are stored exactly. With augmentation,
+`training.cached_views` V stores the draws of the first V epochs: those epochs are exact too, later ones
+choose among the V draws of each frame.
+
+On a GPU the batch that an image shares can move the last bit of a feature, stored or not.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from harness.config import Experiment
+from harness.data import FrameArrays
+from harness.data.batches import Batch, Rows
+from harness.data.cache import build_once, cache_folder
+from harness.engine.inference import autocast, normalise
+from harness.models import SegmentationModel
+
+#: part of the folder names; raise it when the files' content changes meaning
+_VERSION = 1
+#: numpy knows no bfloat16: its bits travel as int16
+_STORED = {"fp32": np.float32, "bf16": np.int16, "fp16": np.float16}
+#: images of one forward pass on a GPU, and of one write
+_CHUNK = 8
+
+
+def features_are_cached() -> bool:
+    """Whether features may be stored: unless $HARNESS_CACHE_FEATURES is 0."""
+    return os.environ.get("HARNESS_CACHE_FEATURES") != "0"
+
+
+@dataclass(frozen=True, eq=False)
+class FeatureCache:
+    """The stem of a model, and where what it makes of frames is stored.
+
+    `digest` stands for the stem's weights.
+    """
+
+    model: SegmentationModel
+    digest: str
+    experiment: Experiment
+    device: torch.device
+
+    def of_frames(self, frames: FrameArrays) -> np.ndarray:
+        """Features (frames h w C) of the frames as they are, read-only."""
+        return self._open(frames, "still", lambda: _images(frames))
+
+    def of_draws(self, frames: FrameArrays, draw: list[Any], images: Callable[[], Iterator[Batch]]) -> np.ndarray:
+        """Features (frames h w C) of augmented frames, read-only.
+
+        Args:
+            draw: what decides the draw besides the frames.
+            images: batches of that draw, in file order.
+        """
+        return self._open(frames, draw, lambda: (batch for batch, _ in images()))
+
+    def _open(self, frames: FrameArrays, draw: Any, images: Callable[[], Iterable[Tensor]]) -> np.ndarray:
+        settings = self.experiment.training.precision, self.experiment.data.normalise, self.device.type
+        key = _key(frames.folder.name, self.digest, draw, *settings, torch.__version__)
+        name = f"features-v{_VERSION}-{key}"
+        return open_stored(name, len(frames), lambda: (self._features(batch) for batch in images()))
+
+    @torch.inference_mode()
+    def _features(self, images: Tensor) -> np.ndarray:
+        precision = self.experiment.training.precision
+        with autocast(precision, self.device):
+            features = self.model.stem(normalise(images.to(self.device), self.experiment.data.normalise))
+        bits = features.view(torch.int16) if features.dtype == torch.bfloat16 else features
+        return bits.permute(0, 2, 3, 1).cpu().numpy().astype(_STORED[precision], copy=False)
+
+
+@dataclass(frozen=True)
+class ChosenViews:
+    """One of several stored arrays for each frame number."""
+
+    views: tuple[np.ndarray, ...]
+    choice: np.ndarray
+
+    def __getitem__(self, index: int) -> np.ndarray:
+        return self.views[self.choice[index]][index]
+
+
+def views_of_epoch(seed: int, epoch: int, views: int, frames: int) -> np.ndarray:
+    """The view (from 1) that each frame shows in an epoch (from 1): the epoch's own while there is one."""
+    if epoch <= views:
+        return np.full(frames, epoch)
+    return np.random.default_rng((seed, epoch)).integers(1, views + 1, size=frames)
+
+
+def choose_views(choice: np.ndarray, open_view: Callable[[int], np.ndarray]) -> Rows:
+    """The stored arrays of the views in `choice`, which are opened, and made, only if it names them."""
+    named = sorted(set(choice.tolist()))
+    return ChosenViews(tuple(open_view(view) for view in named), np.searchsorted(named, choice))
+
+
+def open_stored(name: str, count: int, parts: Callable[[], Iterable[np.ndarray]]) -> np.ndarray:
+    """The array `name` of the cache folder, read-only; `parts` along its first axis, `count` rows in all, make it."""
+
+    def build(folder: Path) -> None:
+        with open(folder / "array.npy", "wb") as file:
+            for index, part in enumerate(parts()):
+                if index == 0:
+                    _write_header(file, part.dtype, (count, *part.shape[1:]))
+                file.write(np.ascontiguousarray(part).tobytes())
+
+    return np.load(build_once(cache_folder() / name, build) / "array.npy", mmap_mode="r")
+
+
+def truths_name(frames: FrameArrays, draw: list[Any]) -> str:
+    """The name in the cache folder of the classes of a draw."""
+    return f"truths-v{_VERSION}-{_key(frames.folder.name, draw)}"
+
+
+def _images(frames: FrameArrays) -> Iterator[Tensor]:
+    for start in range(0, len(frames), _CHUNK):
+        yield torch.from_numpy(np.array(frames.images[start : start + _CHUNK])).permute(0, 3, 1, 2)
+
+
+def _write_header(file: Any, dtype: np.dtype, shape: tuple[int, ...]) -> None:
+    header = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": shape}
+    np.lib.format.write_array_header_1_0(file, header)
+
+
+def _key(*parts: Any) -> str:
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:20]

@@ -1,0 +1,264 @@
+from __future__ import annotations
+
+import importlib
+import multiprocessing
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from harness.config import Experiment, Trial
+from harness.data.cache import cache_folder
+from harness.engine import kept
+from harness.engine.features import views_of_epoch
+from harness.engine.inference import forward
+from harness.engine.session import Session, open_session
+from harness.models import SegmentationModel
+from harness.store import EpochRow, RunFolder
+
+CPU = torch.device("cpu")
+NOWHERE = RunFolder(Path("nowhere"))
+Train = Callable[..., list[EpochRow]]
+Build = Callable[..., Experiment]
+
+#: a ViT whose blocks can train in part, and a CNN with BatchNorm
+VIT = {
+    "model.backbone": "test_vit2",
+    "model.stride": None,
+    "model.trainable_blocks": 0,
+    "data.input_size": [32, 48],
+    "training.epochs": 4,
+}
+CNN = {"model.trainable_blocks": 0, "training.epochs": 4}
+AUGMENTED = {"augmentation.policy": "ignitia_phase5"}
+FROZEN = {
+    "vit fp32": VIT,
+    "vit bf16": VIT | {"training.precision": "bf16"},
+    "vit fp16": VIT | {"training.precision": "fp16"},
+    "vit with blocks that train": VIT | {"model.trainable_blocks": 1, "training.precision": "bf16"},
+    "cnn": CNN,
+    "cnn with a last batch of one": CNN | {"training.batch_size": 4},
+    "augmented, a view for each epoch": VIT | AUGMENTED | {"training.cached_views": 4, "training.precision": "bf16"},
+    "crops, a view for each epoch": CNN | {"augmentation.policy": "desertmind_phase3", "training.cached_views": 9},
+    "border as a class": CNN | AUGMENTED | {"training.cached_views": 4, "protocol.border_class": True},
+}
+
+
+@pytest.fixture(autouse=True)
+def empty_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Nothing stored, nothing kept from other tests."""
+    monkeypatch.setenv("HARNESS_CACHE", str(tmp_path / "cache"))
+    kept._kept.clear()
+    yield
+    kept._kept.clear()
+
+
+def _stored() -> list[str]:
+    return sorted(path.name for path in cache_folder().glob("features-*"))
+
+
+def _numbers(rows: list[EpochRow]) -> list[dict[str, Any]]:
+    return [row.model_dump(exclude={"train_seconds", "val_seconds", "trial"}) for row in rows]
+
+
+@pytest.mark.parametrize("overrides", FROZEN.values(), ids=FROZEN)
+def test_a_training_from_stored_features_equals_the_plain_one_bit_for_bit(
+    overrides: dict[str, Any], experiment: Build, train: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = experiment(overrides)
+    first, again = train(whole, tmp_path / "a" / "first"), train(whole, tmp_path / "b" / "again")
+    assert _stored() != []
+    monkeypatch.setenv("HARNESS_CACHE_FEATURES", "0")
+    plain = train(whole, tmp_path / "c" / "plain")
+
+    assert _numbers(first) == _numbers(again) == _numbers(plain)
+    weights = [(tmp_path / run / "last.safetensors").read_bytes() for run in ("a/first", "b/again", "c/plain")]
+    assert len({w[-1000:] for w in weights}) == 1
+
+
+def test_nothing_is_stored_where_it_is_switched_off(
+    experiment: Build, train: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HARNESS_CACHE_FEATURES", "0")
+    train(experiment(CNN), tmp_path / "runs" / "one", epochs=1)
+    assert _stored() == []
+
+
+def test_a_model_that_trains_as_a_whole_stores_nothing(experiment: Build, train: Train, tmp_path: Path) -> None:
+    train(experiment(), tmp_path / "runs" / "one", epochs=1)
+    assert _stored() == []
+
+
+def test_without_cached_views_only_validation_frames_are_stored_of_an_augmented_training(
+    experiment: Build, train: Train, tmp_path: Path
+) -> None:
+    train(experiment(VIT | AUGMENTED), tmp_path / "runs" / "one", epochs=2)
+    (name,) = _stored()
+    assert len(np.load(cache_folder() / name / "array.npy")) == 3  # the frames of val
+
+
+def test_trials_that_differ_in_head_loss_and_rate_share_their_features(
+    experiment: Build, train: Train, tmp_path: Path
+) -> None:
+    views = VIT | AUGMENTED | {"training.cached_views": 2, "training.epochs": 2}
+    train(experiment(views), tmp_path / "runs" / "one")
+    before = _stored()
+    changed = {"model.head": {"kind": "convnext_style", "channels": 8}, "optimiser.lr": 0.1, "loss.dice.weight": 1.0}
+    train(experiment(views | changed), tmp_path / "runs" / "two")
+    assert len(before) == 3 and _stored() == before  # val and two views
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"data.input_size": [32, 64]},
+        {"data.normalise": "unit"},
+        {"training.precision": "bf16"},
+        {"model.backbone": "test_vit"},
+        {"augmentation.policy": "ignitia_phase3"},
+    ],
+    ids=["size", "normalisation", "precision", "backbone", "policy"],
+)
+def test_what_reaches_the_backbone_has_features_of_its_own(
+    change: dict[str, Any], experiment: Build, train: Train, tmp_path: Path
+) -> None:
+    views = VIT | AUGMENTED | {"training.cached_views": 1, "training.epochs": 1}
+    train(experiment(views), tmp_path / "runs" / "one")
+    before = set(_stored())
+    train(experiment(views | change), tmp_path / "runs" / "two")
+    shared = 1 if "augmentation.policy" in change else 0  # val frames know no policy
+    assert len(before) == 2 and len(set(_stored()) - before) == 2 - shared
+
+
+def test_a_seed_has_random_weights_and_draws_of_its_own(experiment: Build, train: Train, tmp_path: Path) -> None:
+    whole = experiment(VIT | {"training.epochs": 1})
+    train(whole, tmp_path / "runs" / "one", seed=0)
+    train(whole, tmp_path / "runs" / "two", seed=1)
+    assert len(_stored()) == 4
+
+
+def test_taxonomies_share_features_and_have_truths_of_their_own(
+    experiment: Build, train: Train, tmp_path: Path
+) -> None:
+    views = VIT | AUGMENTED | {"training.cached_views": 1, "training.epochs": 1}
+    train(experiment(views), tmp_path / "runs" / "one")
+    train(experiment(views | {"taxonomy": {"kind": "named", "name": "falcon7"}}), tmp_path / "runs" / "two")
+    assert len(_stored()) == 2
+    assert len(list(cache_folder().glob("truths-*"))) == 2
+
+
+def test_an_epoch_shows_its_own_view_while_there_is_one_and_later_a_choice_of_all() -> None:
+    assert views_of_epoch(0, 3, views=4, frames=5).tolist() == [3] * 5
+    later = np.concatenate([views_of_epoch(0, epoch, views=4, frames=50) for epoch in range(5, 15)])
+    assert set(later.tolist()) == {1, 2, 3, 4}
+    assert views_of_epoch(0, 7, 4, 50).tolist() == views_of_epoch(0, 7, 4, 50).tolist()
+    assert views_of_epoch(0, 7, 4, 50).tolist() != views_of_epoch(0, 8, 4, 50).tolist()
+    assert views_of_epoch(0, 7, 4, 50).tolist() != views_of_epoch(1, 7, 4, 50).tolist()
+
+
+def _by_truth(session: Session, epoch: int) -> dict[bytes, bytes]:
+    """Features of each frame of an epoch by its truth: image and mask must have moved together."""
+    pairs: dict[bytes, bytes] = {}
+    for inputs, truth in session.inputs(epoch):
+        for one, its in zip(inputs, truth, strict=True):
+            pairs[its.numpy().tobytes()] = one.contiguous().numpy().tobytes()
+    return pairs
+
+
+def test_later_epochs_pair_each_view_with_its_own_truth(experiment: Build) -> None:
+    session = open_session(Trial(experiment(VIT | AUGMENTED | {"training.cached_views": 2}), 0), NOWHERE, CPU)
+    views = [_by_truth(session, 1), _by_truth(session, 2)]
+    later = [_by_truth(session, epoch) for epoch in range(3, 8)]
+    assert all(pairs.items() <= (views[0] | views[1]).items() for pairs in later)
+    assert any(pairs.keys() not in (views[0].keys(), views[1].keys()) for pairs in later)
+
+
+def test_a_killed_or_interrupted_training_with_views_goes_on_as_if_it_had_not_been(
+    experiment: Build, train: Train, tmp_path: Path
+) -> None:
+    whole = experiment(VIT | AUGMENTED | {"training.cached_views": 2})
+    straight = train(whole, tmp_path / "a" / "run")
+    train(whole, tmp_path / "b" / "run", epochs=2)
+    kept._kept.clear()
+    resumed = train(whole, tmp_path / "b" / "run")
+    assert _numbers(resumed)[1:] == _numbers(straight)[2:]
+
+
+def test_stored_features_are_what_the_stem_makes_of_the_frames(experiment: Build) -> None:
+    session = open_session(Trial(experiment(VIT | {"training.precision": "bf16"}), 0), NOWHERE, CPU)
+    frames = session.val_frames.images
+    stored = torch.from_numpy(np.array(session.cache.of_frames(frames))).view(torch.bfloat16).permute(0, 3, 1, 2)
+    images = torch.from_numpy(np.array(frames.images)).permute(0, 3, 1, 2)
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        from_images = forward(session.model, images, session.experiment)
+        from_stored = forward(session.model, stored, session.experiment)
+    assert torch.equal(from_images, from_stored)
+
+
+def test_adapted_batchnorm_statistics_are_never_taken_from_stored_features(
+    experiment: Build, train: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = experiment(CNN | {"evaluation.batchnorm": "batch", "augmentation.policy": "ignitia_phase5"})
+    rows = train(whole, tmp_path / "a" / "run", epochs=2)
+    assert _stored() == []
+    monkeypatch.setenv("HARNESS_CACHE_FEATURES", "0")
+    assert _numbers(train(whole, tmp_path / "b" / "run", epochs=2)) == _numbers(rows)
+
+
+def _train_in_a_process(cache: str, trial: Trial, path: str) -> None:
+    import os
+
+    os.environ["HARNESS_CACHE"] = cache
+    fit = importlib.import_module("harness.engine.fit").fit
+    list(fit(trial, RunFolder(Path(path)), CPU))
+
+
+def test_two_processes_at_once_store_the_features_once(experiment: Build, tmp_path: Path) -> None:
+    trial = Trial(experiment(VIT | AUGMENTED | {"training.cached_views": 1, "training.epochs": 1}), 0)
+    context = multiprocessing.get_context("spawn")
+    workers = [
+        context.Process(target=_train_in_a_process, args=(str(cache_folder()), trial, str(tmp_path / name / "run")))
+        for name in ("a", "b")
+    ]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+        assert worker.exitcode == 0
+    assert len(_stored()) == 2
+    assert (tmp_path / "a/run/best.safetensors").read_bytes() == (tmp_path / "b/run/best.safetensors").read_bytes()
+
+
+def test_a_worker_keeps_a_frozen_encoder_and_a_trial_after_another_equals_the_trial_alone(
+    experiment: Build, train: Train, tmp_path: Path
+) -> None:
+    first = experiment(VIT | {"model.head": {"kind": "conv_stack", "channels": 8}})
+    second = experiment(VIT)
+    alone = train(second, tmp_path / "a" / "run")
+    kept._kept.clear()
+    train(first, tmp_path / "b" / "first")
+    (encoder,) = (held.encoder.module for held in kept._kept.values())
+    after = train(second, tmp_path / "b" / "second")
+
+    assert _numbers(after) == _numbers(alone)
+    assert [held.encoder.module for held in kept._kept.values()] == [encoder]
+    paths = [tmp_path / "a" / "run", tmp_path / "b" / "second"]
+    assert len({(path / "best.safetensors").read_bytes() for path in paths}) == 1
+
+
+def test_an_encoder_that_starts_from_other_weights_is_not_the_kept_one(
+    experiment: Build, train: Train, tmp_path: Path
+) -> None:
+    train(experiment(VIT), tmp_path / "runs" / "given", seed=1)
+    train(experiment(VIT), tmp_path / "runs" / "kept", seed=0)
+    held = list(kept._kept.values())[-1]
+    before = {name: tensor.clone() for name, tensor in held.encoder.module.state_dict().items()}
+    start = {"start": [str(tmp_path / "runs" / "given" / "best.safetensors")]}
+    session = open_session(Trial(experiment(VIT | start), 0), NOWHERE, CPU)
+
+    assert isinstance(session.model, SegmentationModel) and session.model.encoder is not held.encoder.module
+    assert session.frozen != held.digest
+    assert all(torch.equal(before[name], tensor) for name, tensor in held.encoder.module.state_dict().items())
