@@ -214,6 +214,12 @@ def sees_loaders(experiment: Experiment) -> list[int]:
     return asked
 
 
+def sees_compiled(experiment: Experiment) -> list[bool]:
+    """Which parts of the model are compiled when they are called."""
+    model = open_session(Trial(experiment, 0), NOWHERE, CPU).model
+    return [part._compiled_call_impl is not None for part in (model.encoder, model.decoder, model.head)]
+
+
 def sees_second_epoch(experiment: Experiment) -> list[list[Any]]:
     """The truths that the model is given in epoch 2."""
     return [truth.tolist() for _, truth in open_session(Trial(experiment, 0), NOWHERE, CPU).inputs(2)]
@@ -425,6 +431,7 @@ TABLE: dict[str, Case] = {
     "training.patience": Case(1, sees_training, STILL),
     "training.workers": Case(3, sees_loaders),
     "training.deterministic": Case(True, sees_switches),
+    "training.compile": Case("default", sees_compiled),
     "training.cached_views": Case(1, sees_second_epoch, {"model.trainable_blocks": 0}),
     "training.score_training_set": Case(True, sees_epoch),
     "evaluation.raster": Case("input", sees_evaluation),

@@ -91,6 +91,11 @@ class TrainingConfig(Section):
     accumulation: int = Field(1, ge=1, le=1024, description="forward passes per optimiser step")
     drop_last: bool = Field(False, description="leave out an incomplete last batch")
     precision: Literal["fp32", "bf16", "fp16"] = Field("fp32", description="autocast type; fp16 scales the loss")
+    compile: Literal["off", "default", "reduce-overhead"] = Field(
+        "off",
+        description="torch.compile's mode for all that trains, its warm-up in the first epoch's seconds; "
+        "reduce-overhead uses CUDA graphs. Seldom pays on a CPU",
+    )
     batchnorm: Literal["train", "frozen"] = Field(
         "train", description="frozen: BatchNorm statistics stand still; scale and shift still train"
     )

@@ -35,7 +35,7 @@ from harness.engine.optimiser import build_optimiser
 from harness.engine.seeds import set_determinism
 from harness.engine.start import load_start
 from harness.losses import build_loss
-from harness.models import check_input_size
+from harness.models import SegmentationModel, check_input_size
 from harness.store import RunFolder
 
 
@@ -157,6 +157,7 @@ def open_session(trial: Trial, run: RunFolder, device: torch.device) -> Session:
     model, digest = build_trial_model(trial, len(taxonomy.names), device)
     whole = load_start(model, trial, run)
     digest = digest or encoder_digest(model.encoder, model.trained)
+    _compile(model, experiment.training.compile)
     stores = model.has_stem and features_are_cached()
     session = Session(
         trial=trial,
@@ -174,6 +175,16 @@ def open_session(trial: Trial, run: RunFolder, device: torch.device) -> Session:
     )
     session.loss = build_loss(experiment.loss, training_counts(session), taxonomy.names).to(device)
     return session
+
+
+def _compile(model: SegmentationModel, mode: str) -> None:
+    """Compile what trains; a frozen encoder is shared by trials that may not ask for it."""
+    if mode == "off":
+        return
+    # a worker's trials share torch's code: past its limit of variants it would go on uncompiled without a word
+    torch._dynamo.reset()
+    for part in (*(() if model.frozen else (model.encoder,)), model.decoder, model.head):
+        part.compile(mode=mode)
 
 
 def selection_split(experiment: Experiment) -> str:

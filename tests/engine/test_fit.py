@@ -884,3 +884,18 @@ def test_suppressed_classes_are_in_no_prediction_of_a_training(experiment: Build
     assert matrices[:, :, columns].sum() == 0
     # they are in the truth, and count as missed there
     assert matrices[:, columns].sum() > 0
+
+
+def test_a_compiled_training_gives_the_scores_of_an_uncompiled_one_and_resumes_from_its_checkpoint(
+    experiment: Build, train: Train, tmp_path: Path
+) -> None:
+    small = {"model.trainable_blocks": 0, "model.head": {"kind": "conv_stack", "channels": 8}, "training.epochs": 2}
+    plain = train(experiment(small), tmp_path / "a" / "run")
+    train(experiment(small | {"training.compile": "default"}), tmp_path / "b" / "run", epochs=1)
+    compiled = train(experiment(small | {"training.compile": "default"}), tmp_path / "b" / "run")
+
+    assert [row.epoch for row in compiled] == [1, 2]
+    assert [row.train_loss for row in compiled] == pytest.approx([row.train_loss for row in plain], rel=1e-4)
+    assert _tensors(tmp_path / "b" / "run" / "last.safetensors").keys() == (
+        _tensors(tmp_path / "a" / "run" / "last.safetensors").keys()
+    )
