@@ -25,7 +25,7 @@ import harness.data.batches
 from harness.config import IGNORE, Experiment, Trial, apply_overrides
 from harness.config.loss import LossConfig
 from harness.data import build_taxonomy, dataset_root, open_frames, train_batches, write_desert
-from harness.engine.checkpoint import save_weights
+from harness.engine.checkpoint import pack_weights
 from harness.engine.evaluate import evaluate, open_eval_frames, open_train_frames
 from harness.engine.fit import fit, open_session, train_epoch
 from harness.engine.inference import class_logits, normalise, views
@@ -33,7 +33,7 @@ from harness.engine.optimiser import build_optimiser
 from harness.engine.schedule import encoder_is_frozen, learning_rates
 from harness.losses import build_loss
 from harness.models import build_model, parameter_counts
-from harness.store import RunFolder
+from harness.store import RunFolder, write_bytes
 
 CPU = torch.device("cpu")
 #: for sessions that start from no run
@@ -543,7 +543,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
         path = f"model[{kind}].weights"
         model = build_model(pair(path, TABLE[path])[0].model, len(CLASSES))
         save_file(model.state_dict(), folder / f"{kind}.safetensors")
-    save_weights(folder / "start.safetensors", build_model(_apply(BASE).model, len(NAMES)), {})
+    write_bytes(folder / "start.safetensors", pack_weights(build_model(_apply(BASE).model, len(NAMES)), {}))
     return folder
 
 

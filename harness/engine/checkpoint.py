@@ -26,30 +26,31 @@ Tensors = dict[str, torch.Tensor]
 _ENCODER = "encoder."
 
 
-def save_weights(path: Path, model: nn.Module, header: dict[str, Any], frozen: str | None = None) -> None:
-    """Write a model's parameters and buffers, with a JSON header.
+def pack_weights(model: nn.Module, header: dict[str, Any], frozen: str | None = None) -> bytes:
+    """A checkpoint of a model's parameters and buffers, with a JSON header.
 
     Args:
         frozen: the digest of an encoder that never trains, left out here and written once by `save_frozen`.
     """
-    _write(path, _own(model, frozen), _naming(header, frozen))
+    return _pack(_own(model, frozen), _naming(header, frozen))
 
 
 def save_frozen(path: Path, model: nn.Module) -> None:
     """Write an encoder that never trains, unless that was done before."""
     if not path.exists():
         path.parent.mkdir(exist_ok=True)
-        _write(path, {f"model.{_ENCODER}{k}": v for k, v in model.encoder.state_dict().items()}, {})
+        tensors = {f"model.{_ENCODER}{k}": v for k, v in model.encoder.state_dict().items()}
+        write_bytes(path, _pack(tensors, {}))
 
 
-def save_state(
-    path: Path, model: nn.Module, optimiser: torch.optim.Optimizer, header: dict[str, Any], frozen: str | None = None
-) -> None:
-    """Write everything that the next epoch needs."""
+def pack_state(
+    model: nn.Module, optimiser: torch.optim.Optimizer, header: dict[str, Any], frozen: str | None = None
+) -> bytes:
+    """A checkpoint of everything that the next epoch needs."""
     tensors = _own(model, frozen)
     for index, state in optimiser.state_dict()["state"].items():
         tensors |= {f"optimiser.{index}.{k}": v for k, v in state.items() if isinstance(v, torch.Tensor)}
-    _write(path, tensors, _naming(header, frozen))
+    return _pack(tensors, _naming(header, frozen))
 
 
 def load_header(path: Path) -> dict[str, Any]:
@@ -154,6 +155,6 @@ def _part(tensors: Tensors, prefix: str) -> Tensors:
     return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
 
 
-def _write(path: Path, tensors: Tensors, header: dict[str, Any]) -> None:
+def _pack(tensors: Tensors, header: dict[str, Any]) -> bytes:
     plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    write_bytes(path, save(plain, metadata={"header": json.dumps(header)}))
+    return save(plain, metadata={"header": json.dumps(header)})

@@ -1,7 +1,9 @@
 """The training loop: a generator that yields one row per epoch.
 
-Read from `fit` down. A checkpoint is written before its row is yielded, and a resumed run first yields the
-row of the checkpoint that it resumes from: whoever keeps the rows can lose none and, by epoch, doubles none.
+Read from `fit` down. Checkpoints are written in the background, in order, and all of them before the last row is
+yielded or the generator is closed. A resumed run first yields the row of the checkpoint that it resumes from, and
+repeats an epoch whose checkpoint a kill has cut short: whoever keeps the rows can lose none and, by epoch, doubles
+none.
 """
 
 from __future__ import annotations
@@ -19,7 +21,7 @@ from torch import Tensor, nn
 
 from harness.config import Experiment, Trial, canonical_json
 from harness.data import Taxonomy, build_taxonomy
-from harness.engine.checkpoint import load_header, load_state, save_frozen, save_state, save_weights
+from harness.engine.checkpoint import load_header, load_state, pack_state, pack_weights, save_frozen
 from harness.engine.evaluate import EvalFrames, Evaluation, evaluate, freeze_batchnorm, open_eval_frames
 from harness.engine.inference import forward, resize_logits, views
 from harness.engine.optimiser import clip_gradients, set_learning_rates
@@ -32,7 +34,7 @@ from harness.errors import DataError, NonFiniteLoss, StudyError
 from harness.losses import build_loss
 from harness.metrics import CONVENTIONS, dataset_counts, iou
 from harness.models import build_model, set_encoder_trainable
-from harness.store import EpochRow, RunFolder, write_bytes
+from harness.store import BackgroundWriter, EpochRow, RunFolder, write_bytes
 
 
 def fit(trial: Trial, run: RunFolder, device: torch.device) -> Iterator[EpochRow]:
@@ -51,15 +53,16 @@ def fit(trial: Trial, run: RunFolder, device: torch.device) -> Iterator[EpochRow
         return
     session = open_session(trial, run, device)
     rows = resume(session, run)
-    if not rows and session.whole_start and not trial.experiment.protocol.reset_best:
-        # the weights that it starts from are the first to beat
-        rows = [save_epoch_zero(session, run)]
-    yield from rows[-1:]
-    while not (rows and rows[-1].done):
-        row, evaluation = train_epoch(session, rows)
-        rows.append(row)
-        save(session, run, rows, evaluation)
-        yield row
+    with BackgroundWriter() as writer:
+        if not rows and session.whole_start and not trial.experiment.protocol.reset_best:
+            # the weights that it starts from are the first to beat
+            rows = [save_epoch_zero(session, run, writer)]
+        yield from rows[-1:]
+        while not (rows and rows[-1].done):
+            row, evaluation = train_epoch(session, rows)
+            rows.append(row)
+            save(session, run, rows, evaluation, writer)
+            yield row
 
 
 def resume(session: Session, run: RunFolder) -> list[EpochRow]:
@@ -142,7 +145,7 @@ def _row_without_training(trial: Trial, taxonomy: Taxonomy, evaluation: Evaluati
     )
 
 
-def save_epoch_zero(session: Session, run: RunFolder) -> EpochRow:
+def save_epoch_zero(session: Session, run: RunFolder, writer: BackgroundWriter) -> EpochRow:
     """Score the weights that a training starts from, and keep them as the best so far."""
     started = time.perf_counter()
     evaluation = _evaluate(session, session.val_frames, session.loss)
@@ -155,7 +158,7 @@ def save_epoch_zero(session: Session, run: RunFolder) -> EpochRow:
         peak_memory_mb=_peak_memory_mb(session.device),
         done=False,
     )
-    save(session, run, [row], evaluation)
+    save(session, run, [row], evaluation, writer)
     return row
 
 
@@ -182,11 +185,11 @@ def score_start(trial: Trial, run: RunFolder, device: torch.device) -> EpochRow:
         done=True,
     )
     if len(experiment.start) == 1:
-        _save_best(trial, run, row, model)
-    _save_matrices(run.confusion, evaluation)
+        write_bytes(run.best, _best(trial, row, model))
+    _write_matrices(run.confusion, evaluation)
     if experiment.evaluation.score_test:
         test = open_eval_frames(experiment, "test")
-        _save_matrices(run.test_confusion, evaluate(model, test, experiment, taxonomy, device, looks=looks))
+        _write_matrices(run.test_confusion, evaluate(model, test, experiment, taxonomy, device, looks=looks))
     return row
 
 
@@ -291,30 +294,39 @@ def _not_finite(session: Session, where: str) -> NonFiniteLoss:
     )
 
 
-def save(session: Session, run: RunFolder, rows: list[EpochRow], evaluation: Evaluation) -> None:
+def save(
+    session: Session, run: RunFolder, rows: list[EpochRow], evaluation: Evaluation, writer: BackgroundWriter
+) -> None:
     """Best weights and their matrices first, then the state to resume from.
 
     A kill in between repeats the epoch, which writes the same best again.
     """
     row = rows[-1]
     if row.score > max((r.score for r in rows[:-1]), default=-1.0):
-        _save_best(session.trial, run, row, session.model, session.frozen)
-        _save_matrices(run.confusion, evaluation)
+        if session.frozen:
+            save_frozen(run.frozen(session.frozen), session.model)
+        writer.write(run.best, _best(session.trial, row, session.model, session.frozen))
+        writer.write(run.confusion, _packed_matrices(evaluation))
     if row.done and session.experiment.evaluation.score_test:
+        writer.wait()
         _save_test_matrices(session, run)
     header = {"rows": [r.model_dump() for r in rows], "scaler": session.scaler.state_dict()}
-    save_state(run.last, session.model, session.optimiser, header, session.frozen)
+    writer.write(run.last, pack_state(session.model, session.optimiser, header, session.frozen))
+    if row.done:
+        writer.wait()
 
 
-def _save_best(trial: Trial, run: RunFolder, row: EpochRow, model: nn.Module, frozen: str | None = None) -> None:
+def _best(trial: Trial, row: EpochRow, model: nn.Module, frozen: str | None = None) -> bytes:
     about = {"trial": row.trial, "epoch": row.epoch, "score": row.score}
-    if frozen:
-        save_frozen(run.frozen(frozen), model)
-    save_weights(run.best, model, about | {"experiment": canonical_json(trial.experiment)}, frozen)
+    return pack_weights(model, about | {"experiment": canonical_json(trial.experiment)}, frozen)
 
 
-def _save_matrices(path: Path, evaluation: Evaluation) -> None:
-    write_bytes(path, _npz(names=np.array(evaluation.names), matrices=evaluation.matrices))
+def _write_matrices(path: Path, evaluation: Evaluation) -> None:
+    write_bytes(path, _packed_matrices(evaluation))
+
+
+def _packed_matrices(evaluation: Evaluation) -> bytes:
+    return _npz(names=np.array(evaluation.names), matrices=evaluation.matrices)
 
 
 def _save_test_matrices(session: Session, run: RunFolder) -> None:
@@ -323,7 +335,7 @@ def _save_test_matrices(session: Session, run: RunFolder) -> None:
     frames = open_eval_frames(session.experiment, "test")
     looks = views(session.experiment, session.experiment.evaluation.tta)
     evaluation = evaluate(best.model, frames, session.experiment, best.taxonomy, session.device, looks=looks)
-    _save_matrices(run.test_confusion, evaluation)
+    _write_matrices(run.test_confusion, evaluation)
 
 
 def _npz(**arrays: np.ndarray) -> bytes:

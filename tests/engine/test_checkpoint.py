@@ -8,8 +8,9 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from harness.engine.checkpoint import load_header, load_state, load_weights, save_state, save_weights
+from harness.engine.checkpoint import load_header, load_state, load_weights, pack_state, pack_weights
 from harness.errors import StudyError
+from harness.store import write_bytes
 
 OPTIMISERS: dict[str, Callable[[nn.Module], torch.optim.Optimizer]] = {
     "sgd": lambda m: torch.optim.SGD(m.parameters(), lr=0.1),
@@ -39,7 +40,7 @@ def test_a_restored_training_goes_on_bit_for_bit(tmp_path: Path, kind: str) -> N
     model = _model()
     optimiser = OPTIMISERS[kind](model)
     _steps(model, optimiser, seed=1)
-    save_state(tmp_path / "last.safetensors", model, optimiser, {})
+    write_bytes(tmp_path / "last.safetensors", pack_state(model, optimiser, {}))
 
     restored = _model()
     restored_optimiser = OPTIMISERS[kind](restored)
@@ -56,7 +57,7 @@ def test_a_parameter_that_has_not_moved_yet_has_no_state(tmp_path: Path) -> None
     optimiser = OPTIMISERS["adamw"](model)
     model[0].requires_grad_(False)
     _steps(model, optimiser, seed=1)
-    save_state(tmp_path / "last.safetensors", model, optimiser, {})
+    write_bytes(tmp_path / "last.safetensors", pack_state(model, optimiser, {}))
 
     restored = _model()
     restored_optimiser = OPTIMISERS["adamw"](restored)
@@ -68,7 +69,7 @@ def test_a_parameter_that_has_not_moved_yet_has_no_state(tmp_path: Path) -> None
 def test_weights_hold_parameters_and_buffers_with_their_types(tmp_path: Path) -> None:
     model = _model()
     model(torch.randn(2, 3, 6, 6))
-    save_weights(tmp_path / "best.safetensors", model, {})
+    write_bytes(tmp_path / "best.safetensors", pack_weights(model, {}))
 
     restored = _model()
     load_weights(tmp_path / "best.safetensors", restored)
@@ -82,7 +83,7 @@ def test_weights_hold_parameters_and_buffers_with_their_types(tmp_path: Path) ->
 def test_the_header_comes_back_as_it_was(tmp_path: Path) -> None:
     header = {"rows": [{"epoch": 1, "score": 0.1 + 0.2, "lr": {"head": 1e-7}, "none": None}], "name": "Wüste"}
 
-    save_weights(tmp_path / "best.safetensors", _model(), header)
+    write_bytes(tmp_path / "best.safetensors", pack_weights(_model(), header))
 
     assert load_header(tmp_path / "best.safetensors") == header
 
@@ -99,7 +100,7 @@ def _read_everything(path: Path) -> list[Callable[[], object]]:
 @pytest.mark.parametrize("length", [0, 5, 200, -1])
 def test_a_truncated_file_is_refused(tmp_path: Path, length: int) -> None:
     path = tmp_path / "last.safetensors"
-    save_weights(path, _model(), {})
+    write_bytes(path, pack_weights(_model(), {}))
     path.write_bytes(path.read_bytes()[:length])
 
     for read in _read_everything(path):
@@ -133,7 +134,7 @@ def test_a_safetensors_file_of_another_program_has_no_header(tmp_path: Path) -> 
 
 def test_a_checkpoint_of_another_model_is_refused_with_the_first_difference(tmp_path: Path) -> None:
     path = tmp_path / "last.safetensors"
-    save_weights(path, _model(channels=8), {})
+    write_bytes(path, pack_weights(_model(channels=8), {}))
     model = _model(channels=4)
     before = _bits(model)
 
@@ -146,7 +147,7 @@ def test_a_checkpoint_of_another_model_is_refused_with_the_first_difference(tmp_
 
 def test_a_checkpoint_with_a_layer_too_many_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "last.safetensors"
-    save_weights(path, nn.Sequential(*_model(), nn.Conv2d(2, 2, 1)), {})
+    write_bytes(path, pack_weights(nn.Sequential(*_model(), nn.Conv2d(2, 2, 1)), {}))
 
     with pytest.raises(StudyError, match=r"2 tensors differ .* 3\.bias, has shape \(2,\) instead of none"):
         load_weights(path, _model())

@@ -211,14 +211,14 @@ def test_a_kill_between_best_weights_and_state_repeats_the_epoch_and_ends_the_sa
     uninterrupted = train(whole, tmp_path / "whole")
     assert uninterrupted[1].score > uninterrupted[0].score
 
-    def killed(*arguments: Any) -> None:
+    def killed(*arguments: Any) -> bytes:
         if next(epochs) == 2:
             raise KeyboardInterrupt
-        save_state(*arguments)
+        return pack_state(*arguments)
 
-    save_state = loop.save_state
+    pack_state = loop.pack_state
     with monkeypatch.context() as patch:
-        patch.setattr(loop, "save_state", killed)
+        patch.setattr(loop, "pack_state", killed)
         with pytest.raises(KeyboardInterrupt):
             train(whole, tmp_path / "parts")
     assert _header(tmp_path / "parts" / "best.safetensors")["epoch"] == 2
@@ -257,7 +257,8 @@ def test_a_process_that_dies_is_resumed_by_one_that_has_trained_other_things(
     here = train(whole, tmp_path / "here")
     resumed = train(whole, tmp_path / "dead")
 
-    assert _repeatable(resumed) == _repeatable(here[1:])
+    # its last checkpoint may have been on the way to the disk: then that epoch is repeated
+    assert _repeatable(resumed) == _repeatable(here[-len(resumed) :]) and len(resumed) >= len(here) - 1
     assert _tensors(tmp_path / "dead" / "last.safetensors") == _tensors(tmp_path / "here" / "last.safetensors")
 
 
@@ -537,8 +538,9 @@ def test_an_encoder_frozen_for_two_epochs_starts_to_move_in_the_third(
     start = {f"model.encoder.{name}": tensor.numpy().tobytes() for name, tensor in before.items()}
 
     rows, encoders, heads = [], [], []
-    for row in loop.fit(Trial(whole, 0), RunFolder(tmp_path), CPU):
-        rows.append(row)
+    for epoch in (1, 2, 3):
+        # a run that goes on first yields the row that it goes on from
+        rows.append(train(whole, tmp_path, epochs=min(epoch, 2))[-1])
         encoders.append(_encoder(tmp_path / "last.safetensors"))
         heads.append(_tensors(tmp_path / "last.safetensors")["model.head.weight"])
 

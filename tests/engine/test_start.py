@@ -13,11 +13,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from harness.config import Experiment, Trial, fingerprint
-from harness.engine.checkpoint import save_weights
+from harness.engine.checkpoint import pack_weights
 from harness.engine.start import Ensemble, load_start, start_path
 from harness.errors import StudyError
 from harness.models import build_model
-from harness.store import RunFolder
+from harness.store import RunFolder, write_bytes
 
 Build = Callable[..., Experiment]
 UPERNET = {"model.head": {"kind": "upernet_style", "channels": 32}}
@@ -32,7 +32,7 @@ def _saved(path: Path, experiment: Experiment, classes: int = 4, seed: int = 1) 
     """A model of random weights, saved as the best of a run folder."""
     path.mkdir(parents=True)
     model = _model(experiment, classes, seed)
-    save_weights(RunFolder(path).best, model, {"epoch": 1})
+    write_bytes(RunFolder(path).best, pack_weights(model, {"epoch": 1}))
     return model
 
 
@@ -61,7 +61,7 @@ def test_weights_of_the_same_shape_fill_every_layer_and_every_buffer(experiment:
     given = _saved(tmp_path / "given", experiment(UPERNET))
     with torch.no_grad():
         given.encoder.train()(torch.rand(2, 3, 32, 48))  # statistics of BatchNorm that are not those of the beginning
-    save_weights(tmp_path / "given" / "best.safetensors", given, {"epoch": 1})
+    write_bytes(tmp_path / "given" / "best.safetensors", pack_weights(given, {"epoch": 1}))
     model = _model(experiment(UPERNET), 4, seed=2)
 
     assert load_start(model, _trial(experiment, [str(tmp_path / "given")]), RunFolder(tmp_path / "run")) is True

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.store import write_bytes, write_json, write_text
+from harness.store import BackgroundWriter, write_bytes, write_json, write_text
 
 
 def test_what_is_written_is_read_back(tmp_path: Path) -> None:
@@ -58,3 +58,25 @@ def test_a_value_that_json_has_not_leaves_the_old_file(tmp_path: Path) -> None:
     with pytest.raises(TypeError, match="not JSON serializable"):
         write_json(tmp_path / "j", {"path": tmp_path})
     assert (tmp_path / "j").read_text() == "1\n"
+
+
+def test_a_background_writer_keeps_the_order_and_ends_with_everything_on_the_disk(tmp_path: Path) -> None:
+    with BackgroundWriter() as writer:
+        for number in range(20):
+            writer.write(tmp_path / "last", str(number).encode())
+        writer.write(tmp_path / "other", b"x")
+    assert (tmp_path / "last").read_bytes() == b"19"
+    assert (tmp_path / "other").read_bytes() == b"x"
+
+
+def test_what_a_background_writer_could_not_write_comes_out_at_the_latest_at_its_end(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="missing"):
+        with BackgroundWriter() as writer:
+            writer.write(tmp_path / "missing" / "file", b"x")
+
+
+def test_a_background_writer_waits_when_it_is_asked_to(tmp_path: Path) -> None:
+    with BackgroundWriter() as writer:
+        writer.write(tmp_path / "file", b"x")
+        writer.wait()
+        assert (tmp_path / "file").read_bytes() == b"x"
