@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from harness.config import (
+    Ablation,
     Experiment,
     Space,
     apply_overrides,
@@ -23,7 +24,8 @@ from harness.config.space import ChoiceParameter, Scalar
 
 ROOT = Path(__file__).resolve().parents[1]
 SPACES = sorted((ROOT / "search_spaces").glob("*.yaml"))
-FILES = SPACES + sorted((ROOT / "ablations").glob("*.yaml"))
+ABLATIONS = sorted((ROOT / "ablations").glob("*.yaml"))
+FILES = SPACES + ABLATIONS
 HEADINGS = ["Question", "Command", "Time", "Reference"]
 
 
@@ -52,6 +54,21 @@ def test_a_file_is_our_yaml_and_stays_the_same_when_written_again(path: Path) ->
     assert isinstance(value, dict)
     assert set(lines)
     assert parse_yaml(dump_yaml(value), path.name)[0] == value
+
+
+@pytest.mark.parametrize("path", ABLATIONS, ids=lambda p: p.name)
+def test_an_ablation_says_its_command_and_how_long_it_takes_at_both_ends(path: Path) -> None:
+    text = " ".join(line.strip("# ") for line in comments(path))
+    assert f"harness ablate ablations/{path.name} --scale smoke" in text
+    time = text.partition("Time:")[2].partition("Reference:")[0]
+    assert "smoke:" in time and "full:" in time
+
+
+@pytest.mark.parametrize("path", ABLATIONS, ids=lambda p: p.name)
+def test_an_ablation_is_the_same_after_writing_and_reading(path: Path) -> None:
+    ablation = read_section(Ablation, path)
+    text = dump_yaml(ablation.model_dump(mode="json"))
+    assert validate_section(Ablation, parse_yaml(text, path.name)[0], path.name) == ablation
 
 
 @pytest.mark.parametrize("path", SPACES, ids=lambda p: p.name)

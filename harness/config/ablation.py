@@ -97,8 +97,8 @@ class Ablation(Section):
     """Arms or factors, a design, and the sizes at which the study can be run."""
 
     experiment: Experiment = Field(Experiment(), description="the Experiment that arms and factors change")
-    arms: dict[str, Arm] = Field({}, description="name to arm (ladder)")
-    factors: dict[str, Factor] = Field({}, description="name to factor (every other design)")
+    arms: dict[str, Arm] = Field({}, description="name to arm (ladder, arms); none in other designs")
+    factors: dict[str, Factor] = Field({}, description="name to factor (every other design); none in a ladder or arms")
     design: Design = Field(description="which arms there are and what is compared")
     scale: dict[str, Scale] = Field(
         {"full": Scale()}, min_length=1, description="smoke, small, full: the same study at three sizes"
@@ -106,6 +106,7 @@ class Ablation(Section):
 
     @model_validator(mode="after")
     def _consistent(self) -> Ablation:
+        _check_unused(self)
         if isinstance(self.design, Ladder | Arms):
             unknown = [name for name in design_arms(self.design) if name not in self.arms]
             if unknown:
@@ -120,6 +121,19 @@ class Ablation(Section):
                 if other not in names[:index]:
                     raise ValueError(f"arm '{name}': '{other}' must be an arm above it; above it: {names[:index]}")
         return self
+
+
+def _check_unused(ablation: Ablation) -> None:
+    """What a design does not look at would be left out without a word."""
+    named = isinstance(ablation.design, Ladder | Arms)
+    section, unused = ("factors", ablation.factors) if named else ("arms", ablation.arms)
+    if unused:
+        made = "named arms" if named else "factors"
+        others = "one_factor, leave_one_out, factorial, shapley, path" if named else "ladder or arms"
+        raise ValueError(
+            f"{section} {', '.join(unused)}: a {ablation.design.kind} design is made of {made} alone; "
+            f"take {section} out, or use a design of {section}: {others}"
+        )
 
 
 def _check_steps(steps: tuple[str, ...], factors: list[str]) -> None:
