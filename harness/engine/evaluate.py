@@ -21,8 +21,9 @@ from harness.data import (
     open_frames,
 )
 from harness.engine.features import FeatureCache
-from harness.engine.inference import View, class_logits, predicted_classes
+from harness.engine.inference import View, class_logits, forward, predicted_classes
 from harness.errors import ModelError
+from harness.losses import resize_logits
 from harness.metrics.confusion_torch import confusion_matrices
 
 
@@ -90,15 +91,17 @@ def evaluate(
     )
     for images, truth in batches:
         images, truth = images.to(device, non_blocking=True), truth.to(device, non_blocking=True)
-        with evaluating(model, experiment.evaluation.batchnorm):
-            logits = class_logits(model, images, truth.shape[-2:], experiment, looks)
-        if loss is not None:
-            # image by image: Dice and weighted means depend on which images share a batch
-            pairs = zip(logits.split(1), truth.split(1), strict=True)
-            losses += [loss(*pair)[0].detach() for pair in pairs]
-        predicted = predicted_classes(logits, experiment, taxonomy)
+        size = truth.shape[-2:]
+        with evaluating(model, experiment.evaluation.batchnorm), torch.inference_mode():
+            # one look stays at the model's own stride: the loss enlarges it faster than two steps would
+            logits = (
+                class_logits(model, images, size, experiment, looks) if looks else forward(model, images, experiment)
+            )
+            if loss is not None:
+                losses.append(loss.per_image(logits, truth))
+            predicted = predicted_classes(resize_logits(logits, size), experiment, taxonomy)
         matrices.append(confusion_matrices(truth, predicted, len(taxonomy.names)))
-    mean_loss = torch.stack(losses).mean().item() if losses else None
+    mean_loss = torch.cat(losses).mean().item() if losses else None
     return Evaluation(frames.images.names, torch.cat(matrices).cpu().numpy(), mean_loss)
 
 

@@ -23,7 +23,7 @@ from harness.config import Experiment, Trial, canonical_json
 from harness.data import Taxonomy, build_taxonomy
 from harness.engine.checkpoint import load_header, load_state, pack_state, pack_weights, save_frozen
 from harness.engine.evaluate import EvalFrames, Evaluation, evaluate, freeze_batchnorm, open_eval_frames
-from harness.engine.inference import forward, resize_logits, views
+from harness.engine.inference import forward, views
 from harness.engine.optimiser import clip_gradients, set_learning_rates
 from harness.engine.schedule import encoder_is_frozen, learning_rates
 from harness.engine.seeds import EPOCH, INITIALISATION, seed_torch, set_determinism
@@ -262,7 +262,7 @@ def _forward(session: Session, images: Tensor, truth: Tensor) -> tuple[Tensor, d
     images = images.to(session.device, non_blocking=True)
     truth = truth.to(session.device, non_blocking=True)
     logits = forward(session.model, images, session.experiment)
-    return session.loss(resize_logits(logits, truth.shape[-2:]), truth)
+    return session.loss(logits, truth)
 
 
 def _step(session: Session) -> None:

@@ -9,11 +9,12 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from harness.config import Experiment
 from harness.config.training import TestTimeAugmentation
 from harness.data import Taxonomy
+from harness.losses import resize_logits
+from harness.metrics.confusion_torch import class_of_highest
 from harness.models import size_multiple
 
 _IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -42,14 +43,6 @@ def normalise(images: Tensor, how: str) -> Tensor:
 def autocast(precision: str, device: torch.device):  # noqa: ANN201  (a context manager)
     """The autocast context of a precision; none for fp32."""
     return torch.autocast(device.type, _AUTOCAST[precision]) if precision in _AUTOCAST else nullcontext()
-
-
-def resize_logits(logits: Tensor, size: tuple[int, int]) -> Tensor:
-    """Bilinear (N C h w) to (N C H W) in float32, corners not aligned."""
-    logits = logits.float()
-    if logits.shape[-2:] == size:
-        return logits
-    return F.interpolate(logits, size=size, mode="bilinear", align_corners=False)
 
 
 def views(experiment: Experiment, tta: TestTimeAugmentation) -> tuple[View, ...]:
@@ -115,4 +108,4 @@ def predicted_classes(logits: Tensor, experiment: Experiment, taxonomy: Taxonomy
     suppressed = [taxonomy.names.index(name) for name in experiment.evaluation.suppress]
     if suppressed:
         logits = logits.index_fill(1, torch.tensor(suppressed, device=logits.device), -torch.inf)
-    return logits.argmax(1)
+    return class_of_highest(logits)

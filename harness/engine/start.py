@@ -9,8 +9,8 @@ from torch import Tensor, nn
 
 from harness.config import Trial
 from harness.engine.checkpoint import load_header, model_tensors
-from harness.engine.inference import resize_logits
 from harness.errors import StudyError
+from harness.losses import resize_logits
 from harness.store import RunFolder
 
 _RUN = "run:"

@@ -8,11 +8,17 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from harness.config import IGNORE
 from harness.config import loss as sections
 from harness.errors import DataError
 from harness.losses import terms
 from harness.losses.class_weights import class_weights
-from harness.losses.terms import Pixels
+from harness.losses.resize import in_full_precision, resize_logits
+from harness.losses.strips import SoftmaxInStrips
+from harness.losses.terms import Pixels, Sums
+
+#: the terms that read the sums of probabilities
+DICE = (sections.Dice, sections.DiceAllClasses, sections.DiceAbsentPerfect)
 
 
 def build_loss(config: sections.LossConfig, counts: np.ndarray, names: Sequence[str]) -> Loss:
@@ -39,26 +45,56 @@ class Loss(nn.Module):
             self.register_buffer(_buffer_name(name), buffer, persistent=False)
 
     def forward(self, logits: Tensor, truth: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        """Score logits (N C H W) of any float type against truth (N H W), int64, 0 to C - 1 or IGNORE.
+        """Score logits (N C h w) of any size and float type against truth (N H W), int64, 0 to C - 1 or IGNORE.
 
-        Everything is computed in float32, in float64 for float64 logits. Returns the weighted sum, and each
-        active term's own value, unweighted and detached, by its name; scalars on the logits' device. A batch
-        without a valid pixel scores 0, with zero gradients. Whether the truth's values are classes is left to
-        the reader of the masks: asking here would make the host wait for the device.
+        The logits are resized to the truth's size as `resize_logits` does. Everything is computed in float32, in
+        float64 for float64 logits. Returns the weighted sum, and each active term's own value, unweighted and
+        detached, by its name; scalars on the logits' device. A batch without a valid pixel scores 0, with zero
+        gradients. Whether the truth's values are classes is left to the reader of the masks: asking here would make
+        the host wait for the device.
         Raises DataError where shapes or types do not fit.
+
+        On a CPU, resizing and softmax are one step in strips of rows (`SoftmaxInStrips`), which takes a third of the
+        time of torch's kernels one after the other. On any other device they are those kernels: each fills the
+        device, where hundreds of small ones would wait for the host. The active terms do not change the way.
         """
         _check_batch(logits, truth, self.classes)
-        pixels = Pixels.from_logits(logits, truth)
+        pixels = _pixels(logits, truth, self._sums())
         values = {name: self._value(name, pixels) for name in self.active}
         total = torch.stack([self.active[name].weight * value for name, value in values.items()]).sum()
         return total, {name: value.detach() for name, value in values.items()}
 
+    def per_image(self, logits: Tensor, truth: Tensor) -> Tensor:
+        """Score each image as a batch of its own (N,): Dice and weighted means depend on which images share one.
+
+        Takes what `forward` takes, and raises what it raises.
+        """
+        _check_batch(logits, truth, self.classes)
+        pairs = zip(logits.split(1), truth.split(1), strict=True)
+        return torch.stack([self(*pair)[0] for pair in pairs])
+
     def _value(self, name: str, pixels: Pixels) -> Tensor:
-        weights = self.get_buffer(_buffer_name(name)).to(pixels.log_p.dtype)
-        return _term_value(self.active[name], pixels, weights)
+        weights = self.get_buffer(_buffer_name(name)).to(pixels.cross_entropy.dtype)
+        return term_value(self.active[name], pixels, weights)
+
+    def _sums(self) -> Sums:
+        """What the active terms ask for beside the cross-entropy of each pixel."""
+        active = self.active.values()
+        smoothed = any(isinstance(term, sections.CrossEntropy) and term.label_smoothing > 0 for term in active)
+        return Sums(dice=any(isinstance(term, DICE) for term in active), log_probability=smoothed)
 
 
-def _term_value(term: sections.Term, pixels: Pixels, weights: Tensor) -> Tensor:
+def _pixels(logits: Tensor, truth: Tensor, sums: Sums) -> Pixels:
+    logits = in_full_precision(logits)
+    if logits.device.type != "cpu":
+        return Pixels.from_logits(resize_logits(logits, truth.shape[1:]), truth, sums)
+    valid = truth != IGNORE
+    labels = torch.where(valid, truth, 0)
+    return Pixels(*SoftmaxInStrips.apply(logits, labels, valid, sums), labels, valid)
+
+
+def term_value(term: sections.Term, pixels: Pixels, weights: Tensor) -> Tensor:
+    """Score one term alone, without its factor in the sum; `weights` (C,): its class weights."""
     match term:
         case sections.CrossEntropy():
             return terms.cross_entropy(pixels, weights, term.label_smoothing)
@@ -89,11 +125,10 @@ def _check_batch(logits: Tensor, truth: Tensor, classes: int) -> None:
     if logits.ndim != 4 or logits.shape[1] != classes or not logits.is_floating_point():
         raise DataError(
             f"logits of shape {tuple(logits.shape)} and type {logits.dtype}: the loss was built for "
-            f"{classes} classes; give floating-point logits (N {classes} H W)"
+            f"{classes} classes; give floating-point logits (N {classes} h w)"
         )
-    expected = (logits.shape[0], *logits.shape[2:])
-    if truth.shape != expected or truth.dtype != torch.int64:
+    if truth.ndim != 3 or len(truth) != len(logits) or truth.dtype != torch.int64:
         raise DataError(
             f"truth of shape {tuple(truth.shape)} and type {truth.dtype} for logits of shape "
-            f"{tuple(logits.shape)}; give int64 class indices of shape {expected}"
+            f"{tuple(logits.shape)}; give int64 class indices of shape ({len(logits)} H W)"
         )

@@ -402,8 +402,11 @@ class _Breaks(nn.Module):
     def forward(self, logits: Tensor, truth: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         self.left -= logits.requires_grad == self.training_only
         dice = torch.tensor(float("nan") if self.left == 0 else 0.25)
-        total = F.cross_entropy(logits, truth) * 0 + 1.5 + dice
+        total = logits.mean() * 0 + 1.5 + dice
         return total, {"cross_entropy": torch.tensor(1.5), "dice": dice}
+
+    def per_image(self, logits: Tensor, truth: Tensor) -> Tensor:
+        return torch.stack([self(one, its)[0] for one, its in zip(logits.split(1), truth.split(1), strict=True)])
 
 
 def test_a_loss_that_is_not_finite_names_epoch_batch_and_terms(

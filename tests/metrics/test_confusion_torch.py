@@ -9,7 +9,7 @@ import torch
 from harness.config import IGNORE
 from harness.errors import DataError
 from harness.metrics import confusion_matrix
-from harness.metrics.confusion_torch import confusion_matrices
+from harness.metrics.confusion_torch import class_of_highest, confusion_matrices
 
 DEVICES = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
 
@@ -75,3 +75,35 @@ def test_logits_in_place_of_classes_are_refused():
     truth = torch.zeros(1, 4, 4, dtype=torch.uint8)
     with pytest.raises(DataError, match="prediction of type torch.float32: class maps are integer"):
         confusion_matrices(truth, truth.float(), 2)
+
+
+@pytest.mark.parametrize("unlisted", [4, 254, 256, 300])
+def test_an_unlisted_truth_class_is_found_beside_ignored_pixels(unlisted):
+    truth = torch.full((3, 2, 2), IGNORE)
+    truth[1, 0, 1] = unlisted
+    with pytest.raises(DataError, match=f"the truth holds class {unlisted} but there are 4 classes"):
+        confusion_matrices(truth, torch.zeros_like(truth), 4)
+
+
+def test_counting_leaves_the_maps_as_they_are():
+    truth = torch.tensor([[[0, 1, IGNORE]]], dtype=torch.int32)
+    prediction = torch.tensor([[[-1, 7, 1]]], dtype=torch.int32)
+    confusion_matrices(truth, prediction, 2)
+    assert truth.tolist() == [[[0, 1, IGNORE]]]
+    assert prediction.tolist() == [[[-1, 7, 1]]]
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize("shape", [(1, 1, 3, 2), (3, 10, 37, 41), (2, 7, 1, 1)], ids=str)
+def test_the_class_of_the_highest_logit_is_numpys_argmax_also_where_logits_are_equal(shape, layout, device):
+    generator = np.random.default_rng(5)
+    logits = generator.integers(-3, 3, shape).astype(np.float32)  # few values: most pixels have ties
+    logits[:, -1] = -np.inf  # a suppressed class
+    found = class_of_highest(torch.from_numpy(logits).to(device).contiguous(memory_format=layout))
+    assert found.dtype == torch.int64
+    assert np.array_equal(found.cpu().numpy(), logits.argmax(1))
+
+
+def test_where_every_class_is_suppressed_the_first_is_given():
+    assert class_of_highest(torch.full((1, 4, 2, 2), -torch.inf)).tolist() == [[[0, 0], [0, 0]]]
