@@ -27,6 +27,8 @@ FLOORS = {
     "search": 4,
     "ablate": 4,
     "run": 5,
+    "simulate": 5,
+    "bench": 6,
     "report": 6,
     "cli": 7,
 }
