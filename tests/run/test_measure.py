@@ -1,0 +1,38 @@
+from __future__ import annotations
+
+import pytest
+
+from harness.config import Experiment, apply_overrides
+from harness.errors import StudyError
+from harness.run.measure import gpu_share, measure_all
+
+TINY = {
+    "data.synthetic": {"train": 4, "val": 2, "test": 1, "height": 40, "width": 72},
+    "data.input_size": [32, 64],
+    "model.backbone": "test_convnext",
+    "model.stride": None,
+}
+
+
+def test_a_step_of_each_model_gives_its_parameters_time_and_memory():
+    frozen = TINY | {"model.trainable_blocks": 0, "model.head": {"kind": "linear"}}
+    small, large = measure_all([apply_overrides(Experiment(), changes) for changes in (frozen, TINY)], threads=1)
+    assert 0 < small.parameters < large.parameters
+    assert small.milliseconds > 0 and large.milliseconds > 0
+    assert 50 < small.peak_memory_mb <= large.peak_memory_mb  # on a CPU: the process with torch in it
+
+
+@pytest.mark.parametrize(
+    ("peak", "gpu", "share"), [(1000, 24_000, 0.0769), (5000, 24_000, 0.3333), (11_000, 24_000, 1.0), (300, 2100, 0.5)]
+)
+def test_the_share_is_that_of_as_many_equal_trials_as_fit_with_margin(peak, gpu, share):
+    assert gpu_share(peak, gpu) == share
+    together = int(1 / share)
+    assert together * (peak * 1.1 + 700) <= gpu < (together + 1) * (peak * 1.1 + 700)
+
+
+def test_a_trial_that_does_not_fit_on_the_gpu_is_refused_with_what_it_needs():
+    with pytest.raises(
+        StudyError, match=r"needs 22700 MB of GPU memory \(20000 measured, with margin\).*has 16000: lower"
+    ):
+        gpu_share(20_000, 16_000)
