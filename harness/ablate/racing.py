@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
 from harness.ablate.effects import compare, straddling
 from harness.ablate.replicates import RUN, Replicates
 from harness.config import Experiment, Trial, fingerprint
-from harness.store import StudyFolder
+from harness.store import StudyFolder, TrialRow
 
 
 class Racing(Replicates):
@@ -20,11 +20,20 @@ class Racing(Replicates):
     """
 
     def __init__(
-        self, folder: StudyFolder, arms: Mapping[str, Experiment], seeds: Sequence[int], reference: str, most: int
+        self,
+        folder: StudyFolder,
+        arms: Mapping[str, Experiment],
+        seeds: Sequence[int],
+        reference: str,
+        most: int,
+        score: Callable[[TrialRow], float],
     ) -> None:
-        """Take the first `seeds` of all arms, the arm to compare with, and the largest number of seeds of an arm."""
+        """Take the first `seeds` of all arms, the arm to compare with, and the largest number of seeds of an arm.
+
+        `score` is what the tables compare: not the row's own score, which may follow a team's rule.
+        """
         super().__init__(folder, arms, seeds)
-        self.reference, self.most = reference, most
+        self.reference, self.most, self.score = reference, most, score
 
     def next_trial(self) -> Trial | None:
         """The next trial; once all have ended, one more seed of each arm that is not resolved."""
@@ -50,9 +59,14 @@ class Racing(Replicates):
     def _scores(self) -> dict[str, dict[int, float]]:
         scores: dict[str, dict[int, float]] = {}
         for row in self.record.ended.values():
-            if row.outcome == "complete" and row.score is not None:
-                scores.setdefault(row.picked["arm"], {})[row.seed] = row.score
+            if row.outcome == "complete" and self._comparable(row.picked["arm"]):
+                scores.setdefault(row.picked["arm"], {})[row.seed] = self.score(row)
         return {arm: scores[arm] for arm in self.arms if arm in scores}
+
+    def _comparable(self, arm: str) -> bool:
+        """Whether the arm is scored on the frames that its reference is scored on."""
+        protocols = [self.arms[name].protocol for name in (arm, self.reference)]
+        return protocols[0].select_on_test == protocols[1].select_on_test
 
     def _with_parents(self, arms: Sequence[str]) -> list[str]:
         """The arms after those whose weights they start from."""

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 import typer
 
 from harness.cli.app import app, console, exit_study
-from harness.cli.options import Address, Concurrency, Cpus, Data, Executor, Gpus, Name, Resume, Set
+from harness.cli.options import Address, Concurrency, Cpus, Data, Executor, Gpus, Measure, Name, Resume, Set
 
 report = typer.Typer(no_args_is_help=True, help="Rebuild tables and plots from records.")
 app.add_typer(report, name="report")
@@ -32,6 +32,7 @@ def ablate(
     gpus_per_trial: Gpus = 0.0,
     cpus_per_trial: Cpus = 1.0,
     concurrency: Concurrency = None,
+    measure: Measure = False,
     address: Address = None,
     executor: Executor = "ray",
     resume: Resume = False,
@@ -46,7 +47,7 @@ def ablate(
     # a path is known by its search alone, so that --resume finds it
     folder = inputs.study_folder(name or (stem if path else None), f"{stem}-{scale}")
     resources = Resources(executor, gpus_per_trial, cpus_per_trial, concurrency, address)
-    study = run_ablation(folder, what, scale, seeds, resources, console, race=race, resume=resume)
+    study = run_ablation(folder, what, scale, seeds, resources, console, race=race, measured=measure, resume=resume)
     _write_tiles(folder)
     records = _write_reports(folder)
     console.print(ablation_summary(records))

@@ -17,4 +17,8 @@ Cpus = Annotated[float, typer.Option(min=0.1, help="CPU cores of one trial.")]
 Concurrency = Annotated[int | None, typer.Option(min=1, help="Trials at once; none: as many as fit.")]
 Address = Annotated[str | None, typer.Option(help="Ray cluster to join, e.g. auto; none: this machine alone.")]
 Executor = Annotated[Literal["ray", "inprocess"], typer.Option(help="Where trials run.")]
+Measure = Annotated[
+    bool,
+    typer.Option("--measure", help="Train a step of each model first; each trial gets the share of a GPU it needs."),
+]
 Resume = Annotated[bool, typer.Option("--resume", help="Go on with the study of this name.")]

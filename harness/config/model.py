@@ -87,13 +87,6 @@ class TorchvisionModel(Section):
 ModelConfig = Annotated[BackboneModel | SmpModel | TorchvisionModel, Field(discriminator="kind")]
 
 
-def model_name(config: BackboneModel | SmpModel | TorchvisionModel) -> str:
-    """What people call the model, in a few words."""
-    if isinstance(config, BackboneModel):
-        return f"{config.backbone} + {config.head.kind}"
-    return f"{config.decoder} on {config.encoder}" if isinstance(config, SmpModel) else config.name
-
-
 def has_frozen_part(config: BackboneModel | SmpModel | TorchvisionModel) -> bool:
     """Whether a first part of the model never trains."""
     return config.trainable_blocks != "all" if isinstance(config, BackboneModel) else not config.trainable_encoder

@@ -12,7 +12,7 @@ from harness.config.experiment import Experiment
 from harness.config.space import Space
 
 #: what may change when a study is resumed
-_MAY_CHANGE = ("space.search.trials", "seeds", "ablation.design.steps")
+_MAY_CHANGE = ("space.search.trials", "seeds", "race", "ablation.design.steps")
 
 
 class SearchSettings(Section):
@@ -39,6 +39,7 @@ class AblationSettings(Section):
     ablation: Ablation = Field(description="arms or factors and the design, weights settled")
     scale: str = Field(description="which of the ablation's scales")
     seeds: int = Field(ge=1, description="replicates of every arm: seeds 0, 1, ...")
+    race: int | None = Field(None, description="unresolved arms went on to so many seeds; none: all have the same")
     dataset: str = Field(description="fingerprint of the frames")
 
 

@@ -26,14 +26,16 @@ from torch import Tensor
 from harness.config import Experiment
 from harness.data import FrameArrays
 from harness.data.batches import Batch, Rows
-from harness.data.cache import build_once, cache_folder
 from harness.engine.inference import autocast, normalise
 from harness.models import SegmentationModel
+from harness.store.cache_folders import build_once, cache_folder
+from harness.store.cache_room import make_room
 
 #: part of the folder names; raise it when the files' content changes meaning
 _VERSION = 1
 #: numpy knows no bfloat16: its bits travel as int16
 _STORED = {"fp32": np.float32, "bf16": np.int16, "fp16": np.float16}
+_SMALLER = "use a smaller training.cached_views or data.input_size, or set HARNESS_CACHE_FEATURES=0 to store none"
 #: images of one forward pass on a GPU, and of one write
 _CHUNK = 8
 
@@ -70,8 +72,7 @@ class FeatureCache:
 
     def _open(self, frames: FrameArrays, draw: Any, images: Callable[[], Iterable[Tensor]]) -> np.ndarray:
         settings = self.experiment.training.precision, self.experiment.data.normalise, self.device.type
-        key = _key(frames.folder.name, self.digest, draw, *settings, torch.__version__)
-        name = f"features-v{_VERSION}-{key}"
+        name = stored_name("features", frames, [self.digest, draw, *settings, torch.__version__])
         return open_stored(name, len(frames), lambda: (self._features(batch) for batch in images()))
 
     @torch.inference_mode()
@@ -114,15 +115,16 @@ def open_stored(name: str, count: int, parts: Callable[[], Iterable[np.ndarray]]
         with open(folder / "array.npy", "wb") as file:
             for index, part in enumerate(parts()):
                 if index == 0:
+                    make_room(count * part[0].nbytes, f"{name.partition('-')[0]} of {count} frames", _SMALLER)
                     _write_header(file, part.dtype, (count, *part.shape[1:]))
                 file.write(np.ascontiguousarray(part).tobytes())
 
     return np.load(build_once(cache_folder() / name, build) / "array.npy", mmap_mode="r")
 
 
-def truths_name(frames: FrameArrays, draw: list[Any]) -> str:
-    """The name in the cache folder of the classes of a draw."""
-    return f"truths-v{_VERSION}-{_key(frames.folder.name, draw)}"
+def stored_name(kind: str, frames: FrameArrays, decides: Any) -> str:
+    """The name in the cache folder of something made of frames, and what decides it besides them."""
+    return f"{kind}-v{_VERSION}-{_key(frames.folder.name, decides)}"
 
 
 def _images(frames: FrameArrays) -> Iterator[Tensor]:

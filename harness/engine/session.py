@@ -27,7 +27,7 @@ from harness.engine.features import (
     choose_views,
     features_are_cached,
     open_stored,
-    truths_name,
+    stored_name,
     views_of_epoch,
 )
 from harness.engine.kept import build_trial_model, encoder_digest
@@ -126,7 +126,7 @@ class Session:
     def _truths_of_view(self, view: int) -> np.ndarray:
         experiment = self.experiment
         decides = [canonical_json(experiment.taxonomy), canonical_json(experiment.protocol), *self._draw(view)]
-        name = truths_name(self.train_frames.frames, decides)
+        name = stored_name("truths", self.train_frames.frames, decides)
         return open_stored(
             name,
             len(self.train_frames.frames),
@@ -208,7 +208,10 @@ def open_all_train_frames(experiment: Experiment) -> TrainFrames:
 def training_counts(session: Session) -> np.ndarray:
     """Pixels per class (C,): of the frames themselves, or, the fault, of one augmented pass."""
     if not session.experiment.protocol.augmented_class_counts:
-        return class_counts(session.train_frames.frames, session.taxonomy)
+        frames, taxonomy = session.train_frames.frames, session.taxonomy
+        name = stored_name("counts", frames, canonical_json(session.experiment.taxonomy))
+        # every mask is read once per machine, not once per trial
+        return np.array(open_stored(name, len(taxonomy.names), lambda: [class_counts(frames, taxonomy)]))
     classes = len(session.taxonomy.names)
     # epoch 0 is nobody else's: the draws of the first epoch stay its own
     passes = (np.bincount(truth[truth < classes].flatten(), minlength=classes) for _, truth in session.batches(0))

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import torch
 
-from harness.config.model import BackboneModel, ModelConfig, SmpModel
+from harness.config.model import BackboneModel, LinearHead, ModelConfig, SmpModel
 from harness.errors import ModelError
 from harness.models.backbones import is_vit, probe_backbone, vit_patch
 from harness.models.build import build_model
@@ -18,6 +20,16 @@ SMP_MULTIPLE = 32
 
 def size_multiple(config: ModelConfig) -> int:
     """The number of pixels that must divide the input's height and width."""
+    return _multiple(_without_head(config))
+
+
+def _without_head(config: ModelConfig) -> ModelConfig:
+    """The model with the smallest head: no head minds the size of its features."""
+    return config.model_copy(update={"head": LinearHead()}) if isinstance(config, BackboneModel) else config
+
+
+@lru_cache(maxsize=256)
+def _multiple(config: ModelConfig) -> int:
     check_name(config)
     if isinstance(config, BackboneModel):
         probe = probe_backbone(config.backbone)
@@ -31,6 +43,12 @@ def check_input_size(config: ModelConfig, size: tuple[int, int]) -> None:
     Raises:
         ModelError: a side that is not a multiple (both are named), or a size that the network itself refuses.
     """
+    _check(_without_head(config), tuple(size))
+
+
+# a worker asks again for every trial, and an answer costs most of a second
+@lru_cache(maxsize=256)
+def _check(config: ModelConfig, size: tuple[int, int]) -> None:
     multiple = size_multiple(config)
     faults = [
         f"input {side} {pixels} is not a multiple of {multiple}; use {_neighbours(pixels, multiple)}"

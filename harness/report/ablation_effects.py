@@ -220,12 +220,21 @@ def _effect_cells(records: AblationRecords, row: EffectRow) -> tuple[str, ...]:
     return (*own, *difference, *tests, e.verdict, guess)
 
 
+#: what a race costs its verdicts
+RACED = (
+    "raced: arms that were not resolved got further seeds, with a look at the scores after each; every look spends "
+    "some of the error rate, so more than 5 % of such studies find a difference where there is none: confirm it with "
+    "new seeds"
+)
+
+
 def _effect_notes(records: AblationRecords, rows: Sequence[EffectRow]) -> list[str]:
     return [
         "score: dataset mIoU of the best epoch on the validation frames; intervals are of 95 %; p, Holm p: paired t "
         "test over seeds, Holm over the comparisons of this table; g: Hedges' g_av; noise floor: deviation between "
         "seeds of one arm, pooled over arms; smallest resolvable: true difference found in 80 % of cases",
         VERDICT,
+        *([RACED] if records.settings.race else []),
         *warnings_of(records, rows),
     ]
 

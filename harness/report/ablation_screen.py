@@ -74,7 +74,7 @@ def sentences(records: AblationRecords, rows: Sequence[EffectRow]) -> list[Text]
     found = [Text(_resolved(effects), "bold")] if effects else []
     tested = [e for e in effects if not math.isnan(e.resolvable)]
     if tested:
-        least, most = (number(f(e.resolvable for e in tested)) for f in (min, max))
+        least, most = (_at_most_one(f(e.resolvable for e in tested)) for f in (min, max))
         found.append(
             Text(
                 f"Another seed alone moves a score by {number(tested[0].noise_floor)} (noise floor); the smallest "
@@ -113,3 +113,8 @@ def _denominator_sentences(records: AblationRecords) -> list[str]:
         for arm, against, gain in gains
         if not math.isnan(gain.share)
     ]
+
+
+def _at_most_one(difference: float) -> str:
+    """A difference of scores, which lie between 0 and 1."""
+    return number(difference) if difference < 1 else "more than any (these seeds resolve nothing)"

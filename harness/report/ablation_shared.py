@@ -39,8 +39,9 @@ def study_table(
 ) -> Table:
     """A table with the study's provenance as its last note."""
     asked = records.settings
+    raced = f", raced to at most {asked.race}" if asked.race else ""
     source = (
-        f"study {records.folder.name}, {asked.ablation.design.kind} at scale {asked.scale}, seeds {asked.seeds}, "
+        f"study {records.folder.name}, {asked.ablation.design.kind} at scale {asked.scale}, seeds {asked.seeds}{raced}, "
         f"data set {asked.dataset}"
     )
     return Table(name, title, tuple(columns), tuple(cells), (*notes, source))

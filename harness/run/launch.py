@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
+import numpy as np
 import torch
 from rich.console import Console
+from rich.table import Table
 
 from harness.ablate import GreedyPath, Racing, Replicates, baseline_of, resolve_arms
 from harness.config import (
@@ -25,21 +28,27 @@ from harness.config import (
 from harness.config.ablation import Path, with_steps
 from harness.data import dataset_fingerprint, dataset_root
 from harness.errors import ConfigError, StudyError
+from harness.metrics import dataset_counts, miou
+from harness.models.names import model_name
+from harness.run.disk import Pruned
 from harness.run.inprocess import run_inprocess
+from harness.run.measure import Measured, gpu_share, measure_all
 from harness.run.preflight import (
     check_experiment,
     check_resources,
     decode_frames,
     decode_frames_of,
+    distinct_shapes,
     settle_ablation,
     settle_experiment,
     settle_space,
+    shapes_of,
 )
 from harness.run.progress import Progress
 from harness.run.study import Displayed, Resources, Study
 from harness.run.worker import pick_device
 from harness.search import Search
-from harness.store import StudyFolder, provenance, write_json, write_text
+from harness.store import StudyFolder, TrialRow, provenance, write_json, write_text
 
 
 def run_search(
@@ -50,12 +59,16 @@ def run_search(
     *,
     seed: int,
     time_budget: float | None = None,
+    disk_budget: float | None = None,
+    measured: bool = False,
     resume: bool = False,
 ) -> Search:
     """Search a space in a study folder, new or resumed.
 
     Args:
         time_budget: seconds after which no epoch is started; none: no limit.
+        disk_budget: bytes that the weights of ended trials may take; none: no limit.
+        measured: train one step of each model first, and give each trial the share of a GPU that it needs.
 
     Raises:
         HarnessError: bad input, before anything is written.
@@ -66,11 +79,13 @@ def run_search(
     space, notes = settle_space(space)
     with console.status("decoding frames"):
         decode_frames(space)
+    if measured:
+        resources = fit_resources(resources, shapes_of(space), console)
     settings = SearchSettings(space=space, seed=seed, dataset=_dataset(space.experiment))
     _connect(resources, console)
     _open_folder(folder, settings, resources, console, notes)
     search = Search(folder, space, seed, deadline)
-    execute(search, resources, console, space.search.trials, space.experiment.training.epochs)
+    execute(search, resources, console, space.search.trials, space.experiment.training.epochs, disk_budget)
     return search
 
 
@@ -81,6 +96,7 @@ def run_replicates(
     resources: Resources,
     console: Console,
     *,
+    measured: bool = False,
     resume: bool = False,
 ) -> Replicates:
     """Train one Experiment with several seeds in a study folder, new or resumed.
@@ -94,6 +110,8 @@ def run_replicates(
     check_experiment(experiment)
     with console.status("decoding frames"):
         decode_frames_of(experiment)
+    if measured:
+        resources = fit_resources(resources, [experiment], console)
     arms = {folder.name: experiment}
     settings = ReplicateSettings(arms=arms, dataset=_dataset(experiment))
     _connect(resources, console)
@@ -122,6 +140,7 @@ def run_ablation(
     console: Console,
     *,
     race: int | None = None,
+    measured: bool = False,
     resume: bool = False,
 ) -> Replicates:
     """Train every arm of an ablation at a scale with the same seeds, in a study folder, new or resumed.
@@ -143,12 +162,15 @@ def run_ablation(
     with console.status("decoding frames"):
         for experiment in arms.values():
             decode_frames_of(experiment)
+    if measured:
+        resources = fit_resources(resources, distinct_shapes(arms.values()), console)
     first = next(iter(arms.values()))
-    settings = AblationSettings(ablation=ablation, scale=scale, seeds=replicates, dataset=_dataset(first))
+    settings = AblationSettings(ablation=ablation, scale=scale, seeds=replicates, race=race, dataset=_dataset(first))
     _connect(resources, console)
     _open_folder(folder, settings, resources, console, notes)
     study = _ablation_study(folder, settings, console, race)
-    planned = replicates * (path_arms(len(ablation.factors)) if isinstance(study, GreedyPath) else len(arms))
+    tried = path_arms(len(ablation.factors)) if isinstance(study, GreedyPath) else len(arms)
+    planned = max(replicates, race or 0) * tried
     execute(study, resources, console, planned, max(e.training.epochs for e in arms.values()))
     return study
 
@@ -170,8 +192,14 @@ def _ablation_study(folder: StudyFolder, settings: AblationSettings, console: Co
         return GreedyPath(folder, ablation, scale, seeds, on_step)
     arms = {name: arm.experiment for name, arm in resolve_arms(ablation, scale).items()}
     if race is not None:
-        return Racing(folder, arms, seeds, baseline_of(ablation), race)
+        return Racing(folder, arms, seeds, baseline_of(ablation), race, lambda row: _miou(folder, row))
     return Replicates(folder, arms, seeds)
+
+
+def _miou(folder: StudyFolder, row: TrialRow) -> float:
+    """Dataset mIoU of a trial's best epoch, whatever rule chose it."""
+    with np.load(folder.run(row.trial).confusion, allow_pickle=False) as arrays:
+        return miou(dataset_counts(arrays["matrices"]))
 
 
 def _with_stored_steps(ablation: Ablation, folder: StudyFolder) -> Ablation:
@@ -183,10 +211,17 @@ def _with_stored_steps(ablation: Ablation, folder: StudyFolder) -> Ablation:
     return with_steps(ablation, stored.steps) if known else ablation
 
 
-def execute(study: Study, resources: Resources, console: Console, planned: int, max_epochs: int) -> None:
+def execute(
+    study: Study,
+    resources: Resources,
+    console: Console,
+    planned: int,
+    max_epochs: int,
+    disk_budget: float | None = None,
+) -> None:
     """Run a study on the chosen executor, with its progress on the console."""
     with Progress(console, planned, max_epochs) as progress:
-        shown = Displayed(study, progress)
+        shown = Displayed(Pruned(study, disk_budget), progress)
         if resources.executor == "inprocess":
             torch.set_num_threads(max(1, int(resources.cpus_per_trial)))
             run_inprocess(shown)
@@ -194,6 +229,43 @@ def execute(study: Study, resources: Resources, console: Console, planned: int, 
             from harness.run.ray_executor import run_on_ray
 
             run_on_ray(shown, resources)
+
+
+def fit_resources(resources: Resources, shapes: list[Experiment], console: Console) -> Resources:
+    """Measure one step of each shape, show it, and give each trial the share of a GPU that the largest needs.
+
+    Raises:
+        StudyError: a shape that does not fit, or more than the share that was asked for.
+    """
+    with console.status(f"measuring one step of {len(shapes)} models and sizes"):
+        found = measure_all(shapes, max(1, int(resources.cpus_per_trial)))
+    console.print(measured_table(shapes, found))
+    if pick_device().type == "cpu":
+        return resources
+    total = torch.cuda.get_device_properties(0).total_memory / 1e6
+    share = max(gpu_share(one.peak_memory_mb or math.inf, total) for one in found)
+    asked = resources.gpus_per_trial
+    if 0 < asked < share:
+        raise StudyError(
+            f"--gpus-per-trial {asked:g}: the largest model needs {share:g} of a GPU; ask for that, or leave it out"
+        )
+    share = asked or share
+    console.print(f"each trial gets {share:g} of a GPU", highlight=False)
+    return replace(resources, gpus_per_trial=share)
+
+
+def measured_table(shapes: list[Experiment], found: list[Measured]) -> Table:
+    """Parameters, milliseconds per image and peak memory of one training step, a row for each shape."""
+    memory = "GPU memory" if pick_device().type == "cuda" else "process memory so far"
+    table = Table("model", "input", "batch", "parameters", "ms/image", memory, title="one training step")
+    for experiment, one in zip(shapes, found, strict=True):
+        height, width = experiment.data.input_size
+        peak = "does not fit" if one.peak_memory_mb is None else f"{one.peak_memory_mb:,.0f} MB"
+        batch = str(experiment.training.batch_size)
+        milliseconds = "" if math.isnan(one.milliseconds) else f"{one.milliseconds:.1f}"
+        name = model_name(experiment.model)
+        table.add_row(name, f"{width}×{height}", batch, f"{one.parameters:,}", milliseconds, peak)
+    return table
 
 
 def check_folder(folder: StudyFolder, resume: bool) -> None:

@@ -28,7 +28,8 @@ from harness.config import (
 )
 from harness.config.model import BackboneModel, LinearHead
 from harness.config.space import ChoiceParameter, Scalar
-from harness.data import FrameArrays, Taxonomy, build_augmentation, build_taxonomy, dataset_root, list_frames
+from harness.data import FrameArrays, Taxonomy, build_augmentation, build_taxonomy, dataset_root, list_frames, opening
+from harness.data.cache import Progress
 from harness.data.frames import MASKS
 from harness.engine.evaluate import open_eval_frames, open_train_frames
 from harness.errors import ConfigError, StudyError
@@ -177,21 +178,43 @@ def _grouped(notes: Iterable[str]) -> list[str]:
     return [f"{sentence}: {', '.join(dict.fromkeys(those))}" for sentence, those in names.items()]
 
 
-def decode_frames(space: Space) -> None:
-    """Decode and check every frame size that a search can ask for, once, before workers would each do it."""
+def decode_frames(space: Space, progress: Progress | None = None) -> None:
+    """Decode and check every frame size that a search can ask for, before its trials would wait for it."""
     for experiment in _reachable(space, ("data", "augmentation", "taxonomy", "evaluation")):
-        decode_frames_of(experiment)
+        decode_frames_of(experiment, progress)
 
 
-def decode_frames_of(experiment: Experiment) -> None:
+def decode_frames_of(experiment: Experiment, progress: Progress | None = None) -> None:
     """Decode the frames that one Experiment asks for, and look for ids that its taxonomy does not list.
+
+    Frames decoded earlier are verified by checksum; damaged ones are decoded again, with a warning.
+
+    Args:
+        progress: is told how many frames of a split are decoded, and how many there are.
 
     Raises:
         DataError: a file that breaks a rule, or an id in no class, which would fail every trial.
     """
-    taxonomy, root = build_taxonomy(experiment.taxonomy), dataset_root(experiment.data)
-    _check_ids(open_train_frames(experiment), taxonomy, root / "train")
-    _check_ids(open_eval_frames(experiment, "val").truth, taxonomy, root / "val")
+    taxonomy = build_taxonomy(experiment.taxonomy)
+    with opening(verify=True, progress=progress):
+        root = dataset_root(experiment.data)
+        train, val = open_train_frames(experiment), open_eval_frames(experiment, "val").truth
+    _check_ids(train, taxonomy, root / "train")
+    _check_ids(val, taxonomy, root / "val")
+
+
+def distinct_shapes(experiments: Iterable[Experiment]) -> list[Experiment]:
+    """One Experiment for each combination of what decides a step's memory and time."""
+    shapes = {}
+    for e in experiments:
+        decides = (e.model, e.data.input_size, e.training.batch_size, e.training.precision, e.evaluation.batch_size)
+        shapes.setdefault(str(decides), e)
+    return list(shapes.values())
+
+
+def shapes_of(space: Space) -> list[Experiment]:
+    """The distinct shapes that a search can reach."""
+    return distinct_shapes(_reachable(space, ("model", "data", "training", "evaluation")))
 
 
 def _check_ids(frames: FrameArrays, taxonomy: Taxonomy, split: Path) -> None:

@@ -9,7 +9,7 @@ import pytest
 from harness.ablate import Racing
 from harness.ablate.replicates import chain
 from harness.config import Experiment, apply_overrides
-from harness.store import EpochRow, StudyFolder
+from harness.store import EpochRow, StudyFolder, TrialRow
 
 #: score of each arm by seed: `clear` is far above the baseline, `doubtful` is not told from it
 SCORES = {
@@ -40,6 +40,11 @@ def row(trial: str, score: float) -> EpochRow:
     )  # fmt: skip
 
 
+def own(row: TrialRow) -> float:
+    """The score in the row itself."""
+    return row.score
+
+
 def run(study: Racing, most: int | None = None) -> list[tuple[str, int]]:
     """Drive a study with the scores above; the arm and seed of each trial in order."""
     done: list[tuple[str, int]] = []
@@ -52,28 +57,28 @@ def run(study: Racing, most: int | None = None) -> list[tuple[str, int]]:
 
 
 def test_only_the_arm_in_doubt_and_its_reference_get_further_seeds(folder: StudyFolder) -> None:
-    done = run(Racing(folder, arms(), range(3), "baseline", most=5))
+    done = run(Racing(folder, arms(), range(3), "baseline", most=5, score=own))
     assert done[:9] == [(arm, seed) for seed in range(3) for arm in SCORES]
     assert done[9:] == [("baseline", 3), ("doubtful", 3), ("baseline", 4), ("doubtful", 4)]
 
 
 def test_no_arm_gets_more_seeds_than_the_most(folder: StudyFolder) -> None:
-    assert len(run(Racing(folder, arms(), range(3), "baseline", most=3))) == 9
+    assert len(run(Racing(folder, arms(), range(3), "baseline", most=3, score=own))) == 9
 
 
 def test_an_interrupted_race_goes_on_where_it_was(folder: StudyFolder) -> None:
-    first = run(Racing(folder, arms(), range(3), "baseline", most=5), most=10)
-    rest = run(Racing(folder, arms(), range(3), "baseline", most=5))
-    assert first + rest == run(Racing(StudyFolder(_other(folder)), arms(), range(3), "baseline", most=5))
+    first = run(Racing(folder, arms(), range(3), "baseline", most=5, score=own), most=10)
+    rest = run(Racing(folder, arms(), range(3), "baseline", most=5, score=own))
+    assert first + rest == run(Racing(StudyFolder(_other(folder)), arms(), range(3), "baseline", most=5, score=own))
 
 
 def test_an_arm_that_starts_from_another_takes_it_along(folder: StudyFolder) -> None:
-    done = run(Racing(folder, arms(doubtful="arm:clear"), range(3), "baseline", most=4))
+    done = run(Racing(folder, arms(doubtful="arm:clear"), range(3), "baseline", most=4, score=own))
     assert done[9:] == [("clear", 3), ("baseline", 3), ("doubtful", 3)]
 
 
 def test_it_waits_while_scores_are_still_to_come(folder: StudyFolder) -> None:
-    study = Racing(folder, arms(), range(1), "baseline", most=2)
+    study = Racing(folder, arms(), range(1), "baseline", most=2, score=own)
     trials = [study.next_trial() for _ in range(3)]
     assert study.next_trial() is None and study.waits()
     for trial in trials:
@@ -87,3 +92,17 @@ def _other(folder: StudyFolder) -> Path:
     path = folder.path.with_name("undisturbed")
     path.mkdir()
     return path
+
+
+def test_arms_are_raced_by_the_score_that_the_tables_compare(folder: StudyFolder) -> None:
+    def equal_for_all(row: TrialRow) -> float:
+        return SCORES["doubtful"][row.seed] + 0.01 * (row.picked["arm"] == "clear") * (-1) ** row.seed
+
+    done = run(Racing(folder, arms(), range(3), "baseline", most=4, score=equal_for_all))
+    assert {arm for arm, seed in done if seed == 3} == set(SCORES)
+
+
+def test_an_arm_scored_on_the_test_frames_is_compared_with_nothing(folder: StudyFolder) -> None:
+    those = arms()
+    those["doubtful"] = apply_overrides(those["doubtful"], {"protocol.select_on_test": True})
+    assert len(run(Racing(folder, those, range(3), "baseline", most=5, score=own))) == 9
