@@ -1,16 +1,15 @@
 """Decoded frames on disk, shared by every trial of a machine.
 
 Decoding a PNG is three quarters of the cost of a training sample and depends on nothing that a search varies,
-so it is paid once per data set and size. A cache folder appears whole, by one rename, or not at all.
+so it is paid once per data set and size. `harness.store.cache_folders` says how processes share the folders.
 """
 
 from __future__ import annotations
 
 import json
-import os
-import shutil
-import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -23,6 +22,10 @@ from harness.config.data import DataConfig, SyntheticDesert
 from harness.data.desert import write_desert
 from harness.data.frames import Frame, dataset_fingerprint, list_frames, read_frame, read_in_order
 from harness.errors import DataError
+from harness.store.cache_folders import build_once, cache_folder
+from harness.store.cache_room import make_room
+
+__all__ = ["FrameArrays", "build_once", "cache_folder", "dataset_root", "make_room", "open_frames", "opening"]
 
 #: part of the folder names; raise it when the files' content changes meaning
 _CACHE_VERSION = 1
@@ -30,6 +33,19 @@ _CACHE_VERSION = 1
 DESERT_VERSION = 1
 
 Size = tuple[int, int]
+#: is told how many frames of a split are decoded, and how many there are
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class _Opening:
+    verify: bool = False
+    progress: Progress | None = None
+
+
+_PLAINLY = _Opening()
+# not arguments: between who asks for frames to be checked and who opens them lie rooms that care for neither
+_opening: ContextVar[_Opening] = ContextVar("_opening", default=_PLAINLY)
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,9 +75,17 @@ class FrameArrays:
         return _load, (self.folder,)
 
 
-def cache_folder() -> Path:
-    """$HARNESS_CACHE, or ~/.cache/harness."""
-    return Path(os.environ.get("HARNESS_CACHE") or "~/.cache/harness").expanduser()
+@contextmanager
+def opening(*, verify: bool = False, progress: Progress | None = None) -> Iterator[None]:
+    """Inside, whatever is opened of the cache is verified by checksum, and `progress` told of each decoded frame.
+
+    A damaged cache is built again, with a warning. The checksums of a cache are computed once per process.
+    """
+    token = _opening.set(_Opening(verify, progress))
+    try:
+        yield
+    finally:
+        _opening.reset(token)
 
 
 def dataset_root(data: DataConfig) -> Path:
@@ -73,7 +97,7 @@ def dataset_root(data: DataConfig) -> Path:
         f"desert-v{DESERT_VERSION}-{desert.train}-{desert.val}-{desert.test}"
         f"-{desert.height}x{desert.width}-s{desert.seed}"
     )
-    return build_once(cache_folder() / name, lambda folder: _write_desert(folder, desert))
+    return _built(name, lambda folder: _write_desert(folder, desert))
 
 
 def open_frames(
@@ -84,12 +108,10 @@ def open_frames(
     `size` (height, width) resizes images bilinearly and masks to the nearest pixel; None keeps the native
     size. `masks` False opens every image and no mask; True opens the frames that have a mask, which in train
     and val is all of them. The cache is keyed by the content of the data set, so that a changed file is a new
-    cache. Several processes may ask at once: each builds its own copy and the first to finish stays; opening
-    the frames once before the workers start saves that work. A killed builder leaves a folder whose name starts
-    with a dot, and nothing reads it.
+    cache. Several processes may ask at once: one decodes and the others wait. `opening` has frames checked.
 
     Raises DataError: a file that breaks a rule, no masks, frames of several sizes where `size` is None, or
-    too little room on the disk.
+    too little room on the disk or under the cache's limit.
     """
     frames = [f for f in list_frames(root, split) if not masks or f.mask is not None]
     if not frames:
@@ -98,25 +120,11 @@ def open_frames(
     kind = "" if masks else "-images"
     depth = "-8bit" if allow_8bit else ""
     name = f"frames-v{_CACHE_VERSION}-{dataset_fingerprint(root)}-{split}-{side}{kind}{depth}"
-    return _load(build_once(cache_folder() / name, lambda folder: _write(folder, frames, size, masks, allow_8bit)))
+    return _load(_built(name, lambda folder: _write(folder, frames, size, masks, allow_8bit)))
 
 
-def build_once(folder: Path, build: Callable[[Path], None]) -> Path:
-    """`folder`, filled by `build` where it does not exist: whole or not at all, whoever asks at once."""
-    if folder.is_dir():
-        return folder
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as unfinished:
-        whole = Path(unfinished) / "whole"
-        whole.mkdir()
-        build(whole)
-        try:
-            whole.rename(folder)
-        except OSError:
-            # another process was first: its copy stays, ours goes with the temporary folder
-            if not folder.is_dir():
-                raise
-    return folder
+def _built(name: str, build: Callable[[Path], None]) -> Path:
+    return build_once(cache_folder() / name, build, verify=_opening.get().verify)
 
 
 def _write_desert(folder: Path, desert: SyntheticDesert) -> None:
@@ -154,7 +162,9 @@ def _write(folder: Path, frames: Sequence[Frame], size: Size | None, masks: bool
         )
 
     shape = size or prepare(frames[0])[2]
-    _check_room(folder, len(frames) * shape[0] * shape[1] * (5 if masks else 3))
+    needed = len(frames) * shape[0] * shape[1] * (5 if masks else 3)
+    make_room(needed, "the decoded frames", "use a smaller data.input_size")
+    progress = _opening.get().progress
     native: list[Size] = []
     with open(folder / "images.npy", "wb") as image_file, open(folder / "masks.npy", "wb") as mask_file:
         _write_header(image_file, np.uint8, (len(frames), *shape, 3))
@@ -166,6 +176,8 @@ def _write(folder: Path, frames: Sequence[Frame], size: Size | None, masks: bool
             if mask is not None:
                 mask_file.write(mask.tobytes())
             native.append(native_size)
+            if progress is not None:
+                progress(len(native), len(frames))
     if not masks:
         (folder / "masks.npy").unlink()
     index = {"names": [f.name for f in frames], "native_sizes": native}
@@ -187,16 +199,6 @@ def _write_header(file: BinaryIO, dtype: type[np.generic], shape: tuple[int, ...
     # written in order, not through a writable map: on a full disk this raises, the map would kill the process
     header = {"descr": np.lib.format.dtype_to_descr(np.dtype(dtype)), "fortran_order": False, "shape": shape}
     np.lib.format.write_array_header_1_0(file, header)
-
-
-def _check_room(folder: Path, needed: int) -> None:
-    free = shutil.disk_usage(folder).free
-    if needed > free:
-        raise DataError(
-            f"the decoded frames need {needed / 1e9:.1f} GB in {cache_folder()}, where "
-            f"{free / 1e9:.1f} GB are free; free some room, set HARNESS_CACHE to a larger disk, or use a smaller "
-            "data.input_size"
-        )
 
 
 def _sizes_differ(frame: Frame, size: Size, first: Frame, first_size: Size) -> str:

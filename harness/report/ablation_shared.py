@@ -41,7 +41,8 @@ def study_table(
     asked = records.settings
     raced = f", raced to at most {asked.race}" if asked.race else ""
     source = (
-        f"study {records.folder.name}, {asked.ablation.design.kind} at scale {asked.scale}, seeds {asked.seeds}{raced}, "
+        f"study {records.folder.name}, {asked.ablation.design.kind} at scale {asked.scale}, "
+        f"seeds {asked.seeds}{raced}, "
         f"data set {asked.dataset}"
     )
     return Table(name, title, tuple(columns), tuple(cells), (*notes, source))

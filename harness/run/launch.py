@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, replace
 
 import numpy as np
 import torch
 from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn
+from rich.progress import Progress as Bar
 from rich.table import Table
 
 from harness.ablate import GreedyPath, Racing, Replicates, baseline_of, resolve_arms
@@ -77,8 +80,8 @@ def run_search(
     check_folder(folder, resume)
     check_resources(resources)
     space, notes = settle_space(space)
-    with console.status("decoding frames"):
-        decode_frames(space)
+    with decoding(console) as shown:
+        decode_frames(space, shown)
     if measured:
         resources = fit_resources(resources, shapes_of(space), console)
     settings = SearchSettings(space=space, seed=seed, dataset=_dataset(space.experiment))
@@ -108,8 +111,8 @@ def run_replicates(
     check_resources(resources)
     experiment, notes = settle_experiment(experiment)
     check_experiment(experiment)
-    with console.status("decoding frames"):
-        decode_frames_of(experiment)
+    with decoding(console) as shown:
+        decode_frames_of(experiment, shown)
     if measured:
         resources = fit_resources(resources, [experiment], console)
     arms = {folder.name: experiment}
@@ -159,9 +162,9 @@ def run_ablation(
     ablation, notes = settle_ablation(_with_stored_steps(ablation, folder), scale)
     arms = {name: arm.experiment for name, arm in resolve_arms(ablation, scale).items()}
     replicates = seeds or ablation.scale[scale].seeds
-    with console.status("decoding frames"):
+    with decoding(console) as shown:
         for experiment in arms.values():
-            decode_frames_of(experiment)
+            decode_frames_of(experiment, shown)
     if measured:
         resources = fit_resources(resources, distinct_shapes(arms.values()), console)
     first = next(iter(arms.values()))
@@ -266,6 +269,14 @@ def measured_table(shapes: list[Experiment], found: list[Measured]) -> Table:
         name = model_name(experiment.model)
         table.add_row(name, f"{width}×{height}", batch, f"{one.parameters:,}", milliseconds, peak)
     return table
+
+
+@contextmanager
+def decoding(console: Console) -> Iterator[Callable[[int, int], None]]:
+    """A bar of the frames decoded, of all."""
+    with Bar("decoding frames", BarColumn(), MofNCompleteColumn(), console=console, transient=True) as bar:
+        task = bar.add_task("", total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)
 
 
 def check_folder(folder: StudyFolder, resume: bool) -> None:

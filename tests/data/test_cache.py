@@ -3,6 +3,8 @@ from __future__ import annotations
 import multiprocessing
 import pickle
 import shutil
+import warnings
+from pathlib import Path
 
 import albumentations as A
 import cv2
@@ -10,9 +12,16 @@ import numpy as np
 import pytest
 
 from harness.config.data import DataConfig, SyntheticDesert
-from harness.data.cache import build_once, cache_folder, dataset_root, open_frames
+from harness.data.cache import cache_folder, dataset_root, open_frames, opening
 from harness.data.frames import list_frames, read_frame, read_image, read_mask
 from harness.errors import DataError
+
+
+def caches(cache: Path) -> list[str]:
+    """Names of the caches; what is being built, or was left of that, must not be there."""
+    building = cache / ".building"
+    assert not building.exists() or list(building.iterdir()) == []
+    return sorted(p.name for p in cache.iterdir() if p != building)
 
 
 def test_native_frames_are_what_the_files_hold(frames_root):
@@ -63,7 +72,7 @@ def test_a_removed_cache_is_rebuilt_byte_for_byte(frames_root):
     shutil.rmtree(folder)
     assert open_frames(frames_root, "train", (32, 48)).folder == folder
     assert {p.name: p.read_bytes() for p in folder.iterdir()} == before
-    assert set(before) == {"frames.json", "images.npy", "masks.npy"}
+    assert set(before) == {"frames.json", "images.npy", "masks.npy", "harness-cache.json"}
 
 
 def test_another_split_size_or_content_is_another_cache(frames_root):
@@ -87,7 +96,7 @@ def test_a_frame_that_breaks_a_rule_leaves_no_cache_behind(frames_root, cache):
     path.write_bytes(path.read_bytes()[:-50])
     with pytest.raises(DataError, match=r"e\.png: cut short"):
         open_frames(frames_root, "train", (32, 48))
-    assert list(cache.iterdir()) == []
+    assert caches(cache) == []
 
 
 def test_frames_of_several_sizes_are_resized_but_not_kept_native(frames_root, add_frame):
@@ -143,29 +152,45 @@ def test_two_processes_that_ask_at_once_get_one_whole_cache(frames_root, cache):
         found = pool.starmap(open_frames, [(frames_root, "train", (37, 53))] * 2, chunksize=1)
     assert found[0].folder == found[1].folder
     assert np.array_equal(found[0].images, found[1].images)
-    assert [p.name for p in cache.iterdir()] == [found[0].folder.name]
+    assert caches(cache) == [found[0].folder.name]
 
 
-def test_the_loser_of_a_race_removes_its_own_copy_and_takes_the_winners(tmp_path):
-    target = tmp_path / "target"
-
-    def build_late(folder):
-        (folder / "who").write_text("loser")
-        build_once(target, lambda winner: (winner / "who").write_text("winner"))
-
-    assert (build_once(target, build_late) / "who").read_text() == "winner"
-    assert [p.name for p in tmp_path.iterdir() if "target" in p.name] == ["target"]
+def test_each_decoded_frame_is_told_once_and_an_opened_cache_tells_nothing(frames_root):
+    told = []
+    with opening(progress=lambda done, total: told.append((done, total))):
+        open_frames(frames_root, "train", (32, 48))
+        open_frames(frames_root, "train", (32, 48))
+    open_frames(frames_root, "val", (32, 48))
+    assert told == [(1, 5), (2, 5), (3, 5), (4, 5), (5, 5)]
 
 
-def test_a_build_that_fails_leaves_nothing_and_may_be_repeated(tmp_path):
-    def fail(folder):
-        (folder / "half").write_text("")
-        raise DataError("stopped")
+def test_a_changed_byte_is_noticed_where_frames_are_verified_and_they_are_decoded_again(frames_root):
+    first = open_frames(frames_root, "train", (32, 48))
+    whole, path = first.images.copy(), first.folder / "images.npy"
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+    with opening(verify=True), pytest.warns(UserWarning, match=r"the bytes of images\.npy have changed; it is removed"):
+        again = open_frames(frames_root, "train", (32, 48))
+    assert np.array_equal(again.images, whole)
+    with opening(verify=True), warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert np.array_equal(open_frames(frames_root, "train", (32, 48)).images, whole)
 
-    with pytest.raises(DataError, match="stopped"):
-        build_once(tmp_path / "made" / "target", fail)
-    assert list((tmp_path / "made").iterdir()) == []
-    assert build_once(tmp_path / "made" / "target", lambda f: (f / "x").write_text("")).is_dir()
+
+def test_a_shortened_file_is_noticed_at_every_opening(frames_root):
+    path = open_frames(frames_root, "train", (32, 48)).folder / "masks.npy"
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-100])
+    with pytest.warns(UserWarning, match=rf"masks\.npy has {len(whole) - 100} of its {len(whole)} bytes"):
+        open_frames(frames_root, "train", (32, 48))
+    assert path.read_bytes() == whole
+
+
+def test_too_small_a_limit_is_said_with_the_number_that_would_do(frames_root, monkeypatch):
+    monkeypatch.setenv("HARNESS_CACHE_GB", "0.00001")
+    with pytest.raises(DataError, match=r"the limit is 0\.0 GB; set HARNESS_CACHE_GB to 1 or more, or use a smaller"):
+        open_frames(frames_root, "train", None)
 
 
 def test_a_given_root_is_used_as_it_is(tmp_path, monkeypatch):
@@ -186,4 +211,4 @@ def test_the_synthetic_desert_is_written_once_for_its_parameters(cache):
     assert [len(list_frames(root, s)) for s in ("train", "val", "test")] == [2, 1, 1]
     assert dataset_root(data(seed=1)) != root
     assert open_frames(root, "train", None).size == (32, 48)
-    assert not [p for p in cache.iterdir() if p.name.startswith(".")]
+    assert len([name for name in caches(cache) if name.startswith("desert-v")]) == 2
