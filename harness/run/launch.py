@@ -53,6 +53,9 @@ from harness.run.worker import pick_device
 from harness.search import Search
 from harness.store import StudyFolder, TrialRow, provenance, write_json, write_text
 
+#: rows of the table of measured steps
+_SHOWN = 8
+
 
 def run_search(
     folder: StudyFolder,
@@ -258,23 +261,44 @@ def fit_resources(resources: Resources, shapes: list[Experiment], console: Conso
 
 
 def measured_table(shapes: list[Experiment], found: list[Measured]) -> Table:
-    """Parameters, milliseconds per image and peak memory of one training step, a row for each shape."""
-    memory = "GPU memory" if pick_device().type == "cuda" else "process memory so far"
-    table = Table("model", "input", "batch", "parameters", "ms/image", memory, title="one training step")
-    for experiment, one in zip(shapes, found, strict=True):
+    """Parameters, milliseconds per image and peak memory of one training step, for the largest shapes."""
+    gpu = pick_device().type == "cuda"
+    pairs = sorted(zip(shapes, found, strict=True), key=lambda pair: _largeness(pair[1], gpu), reverse=True)
+    title = f"one training step, the largest {min(_SHOWN, len(pairs))} of {len(pairs)} models and sizes"
+    table = Table("model", "head", "input", "batch", "parameters", "ms/image", title=title)
+    if gpu:
+        table.add_column("GPU memory")
+    for experiment, one in pairs[:_SHOWN]:
         height, width = experiment.data.input_size
+        head = getattr(experiment.model, "head", None)
         peak = "does not fit" if one.peak_memory_mb is None else f"{one.peak_memory_mb:,.0f} MB"
-        batch = str(experiment.training.batch_size)
-        milliseconds = "" if math.isnan(one.milliseconds) else f"{one.milliseconds:.1f}"
-        name = model_name(experiment.model)
-        table.add_row(name, f"{width}×{height}", batch, f"{one.parameters:,}", milliseconds, peak)
+        table.add_row(
+            model_name(experiment.model),
+            "" if head is None else head.kind,
+            f"{width}×{height}",
+            str(experiment.training.batch_size),
+            f"{one.parameters:,}",
+            "" if math.isnan(one.milliseconds) else f"{one.milliseconds:.1f}",
+            *([peak] if gpu else []),
+        )
     return table
+
+
+def _largeness(one: Measured, gpu: bool) -> float:
+    return (one.peak_memory_mb or math.inf) if gpu else one.milliseconds
 
 
 @contextmanager
 def decoding(console: Console) -> Iterator[Callable[[int, int], None]]:
     """A bar of the frames decoded, of all."""
-    with Bar("decoding frames", BarColumn(), MofNCompleteColumn(), console=console, transient=True) as bar:
+    with Bar(
+        "decoding frames",
+        BarColumn(),
+        MofNCompleteColumn(),
+        console=console,
+        transient=True,
+        disable=not console.is_terminal,
+    ) as bar:
         task = bar.add_task("", total=None)
         yield lambda done, total: bar.update(task, completed=done, total=total)
 

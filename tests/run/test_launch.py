@@ -102,3 +102,16 @@ def test_best_yaml_trains_to_the_same_score_as_the_winner(study, results, tiny_s
     run_replicates(again, read_section(Experiment, study.best), range(1), HERE, console)
     assert again.trials.read()[0].score == winner.score
     assert again.trials.read()[0].trial == winner.trial
+
+
+def test_measuring_shows_the_largest_steps_and_the_search_goes_on(study, tiny_space, console):
+    run_search(study, tiny_space(trials=1), HERE, console, seed=0, measured=True)
+    said = console.file.getvalue()
+    assert "one training step, the largest" in said and "ms/image" in said
+    assert len(study.trials.read()) == 1
+
+
+def test_an_ended_trial_keeps_its_weights_and_no_state_to_resume_from(study, tiny_space, console):
+    run_search(study, tiny_space(trials=2), HERE, console, seed=4, disk_budget=0)
+    ended = [row.trial for row in study.trials.read() if row.outcome != "failed"]
+    assert ended and all(study.run(trial).best.exists() and not study.run(trial).last.exists() for trial in ended)
