@@ -1,6 +1,16 @@
 """The command line."""
 
-from harness.cli import ablations, data, models, schema, score, studies  # noqa: F401  (importing registers their commands)
+from harness.cli import (  # noqa: F401  (importing registers their commands)
+    ablations,
+    bench,
+    cache,
+    data,
+    models,
+    schema,
+    score,
+    simulate,
+    studies,
+)
 from harness.cli.app import app, main
 
 __all__ = ["app", "main"]

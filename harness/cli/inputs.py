@@ -6,6 +6,7 @@ from datetime import datetime
 from pathlib import Path
 
 from harness.config import Ablation, Experiment, Space, apply_overrides, parse_override, read_section
+from harness.config.space import Strategy
 from harness.errors import ConfigError
 from harness.store import StudyFolder, find_study, results_folder
 
@@ -34,6 +35,7 @@ def read_space(
     *,
     trials: int | None,
     max_epochs: int | None,
+    strategy: Strategy | None = None,
 ) -> Space:
     """A Space file with the command line's choices put in."""
     space = read_section(Space, path or DEFAULT_SPACE)
@@ -41,7 +43,8 @@ def read_space(
     if max_epochs is not None:
         overrides = [*overrides, f"training.epochs={max_epochs}"]
     base = change_experiment(base, data, overrides)
-    search = space.search if trials is None else apply_overrides(space.search, {"trials": trials})
+    given = {"trials": trials, "strategy": strategy}
+    search = apply_overrides(space.search, {name: value for name, value in given.items() if value is not None})
     return space.model_copy(update={"experiment": base, "search": search})
 
 

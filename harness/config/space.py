@@ -60,12 +60,24 @@ class ChoiceParameter(_Parameter):
 Parameter = Annotated[FloatParameter | IntParameter | ChoiceParameter, Field(discriminator="kind")]
 
 
+#: where values come from + what happens at a rung:
+#: promote         a model per rung   + promotion ASHA: trials pause, the best go on
+#: random_promote  random             + promotion ASHA
+#: model_asha      a model per rung   + stopping ASHA
+#: asha            TPE over all trials + stopping ASHA, the usual set-up
+#: gp_asha         a Gaussian process over all trials + stopping ASHA; slow from some hundred trials on
+#: random_asha     random             + stopping ASHA
+#: tpe, random     every trial runs to its end
+Strategy = Literal["promote", "random_promote", "model_asha", "asha", "gp_asha", "random_asha", "tpe", "random"]
+
+
 class SearchConfig(Section):
     """How the space is searched; the command line may override it."""
 
     trials: int = Field(32, ge=1, description="trials to start")
-    sampler: Literal["tpe", "random", "gp"] = Field("tpe", description="how the next values are chosen")
-    grace_epochs: int = Field(1, ge=1, description="first rung: no trial is stopped earlier, epochs")
+    strategy: Strategy = Field("promote", description="where values come from, and what happens at a rung")
+    default_first: bool = Field(True, description="trial 0 is the default Experiment, where the space contains it")
+    grace_epochs: int = Field(1, ge=1, description="first rung: no trial is stopped or paused earlier, epochs")
     reduction_factor: int = Field(3, ge=2, description="the best 1/factor of a rung go on")
 
 

@@ -17,12 +17,13 @@ _STYLE = {"complete": "green", "stopped": "yellow", "failed": "bold red"}
 
 
 class Progress:
-    """Running trials with their scores, counts of the ended ones, and the best so far."""
+    """Running trials with their scores, counts of the ended and the paused ones, and the best so far."""
 
     def __init__(self, console: Console, planned: int, max_epochs: int) -> None:
         self.console, self.planned, self.max_epochs = console, planned, max_epochs
         self.started_at = time.monotonic()
         self.running: dict[str, list[float]] = {}
+        self.paused: dict[str, list[float]] = {}
         self.ended_rows: list[TrialRow] = []
         self.live = Live(get_renderable=self._panel, console=console, refresh_per_second=4, transient=True)
 
@@ -36,7 +37,7 @@ class Progress:
 
     def started(self, trial: Trial) -> None:
         """A trial starts or goes on."""
-        self.running.setdefault(trial.id, [])
+        self.running.setdefault(trial.id, self.paused.pop(trial.id, []))
 
     def epoch(self, row: EpochRow) -> None:
         """A trial finished an epoch."""
@@ -45,9 +46,11 @@ class Progress:
         scores.append(row.score)
 
     def ended(self, trial_id: str, row: TrialRow | None) -> None:
-        """A trial ended; its line stays on the screen."""
-        scores = self.running.pop(trial_id, [])
-        if row is not None:
+        """A trial ended, and its line stays on the screen; or it paused."""
+        scores = self.running.pop(trial_id, None) or self.paused.pop(trial_id, [])
+        if row is None:
+            self.paused[trial_id] = scores
+        else:
             self.ended_rows.append(row)
             line = _ended_line(row, scores)
             if row.error is None:
@@ -68,9 +71,10 @@ class Progress:
         counts = {name: sum(row.outcome == name for row in self.ended_rows) for name in _STYLE}
         scores = [row.score for row in self.ended_rows if row.score is not None and row.outcome != "failed"]
         best = max(scores, default=None)
+        paused = f", {len(self.paused)} paused" if self.paused else ""
         return (
             f"{len(self.ended_rows)}/{self.planned} trials: {counts['complete']} complete, {counts['stopped']} "
-            f"stopped early, {counts['failed']} failed · best {'–' if best is None else f'{best:.4f}'} · "
+            f"stopped early, {counts['failed']} failed{paused} · best {'–' if best is None else f'{best:.4f}'} · "
             f"{_clock(time.monotonic() - self.started_at)}"
         )
 

@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Protocol
 
 from harness.config import Trial
-from harness.store import EpochRow, StudyFolder, TrialRow
+from harness.store import EpochRow, Record, StudyFolder, TrialRow
 
 
 class Study(Protocol):
     """A search, or a list of trials: the executor asks for trials and reports what becomes of them."""
 
     folder: StudyFolder
+    record: Record
 
     def next_trial(self) -> Trial | None:
-        """The next trial to run; None where there is none now."""
+        """The next trial to run, new or paused until now; None where there is none now.
+
+        Trials may end within this call: those that never started, and those paused for good.
+        """
 
     def waits(self) -> bool:
         """Whether there will be trials once others have ended."""
@@ -25,7 +30,7 @@ class Study(Protocol):
         """Take an epoch's row; True if the trial goes on."""
 
     def on_end(self, trial_id: str, error: str | None = None) -> TrialRow | None:
-        """Take the end of a trial; None where it was only interrupted."""
+        """Take the end of a trial; None where it paused or was interrupted, and can go on."""
 
 
 class Display(Protocol):
@@ -38,17 +43,21 @@ class Display(Protocol):
         """A trial finished an epoch."""
 
     def ended(self, trial_id: str, row: TrialRow | None) -> None:
-        """A trial ended, or was interrupted (no row)."""
+        """A trial ended, or (no row) paused or was interrupted."""
 
 
 class Displayed:
     """A study that shows every call on a display."""
 
     def __init__(self, study: Study, display: Display) -> None:
-        self.study, self.display, self.folder = study, display, study.folder
+        self.study, self.display = study, display
+        self.folder, self.record = study.folder, study.record
 
     def next_trial(self) -> Trial | None:
+        ended_before = len(self.record.ended)
         trial = self.study.next_trial()
+        for row in list(islice(self.record.ended.values(), ended_before, None)):
+            self.display.ended(row.trial, row)
         if trial is not None:
             self.display.started(trial)
         return trial

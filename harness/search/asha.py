@@ -2,35 +2,40 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right, insort
+from collections.abc import Mapping
+
+from harness.search.rungs import Verdict, rung_epochs
+
 
 class Asha:
-    """Decides, each time a trial reaches a rung, whether it goes on.
+    """Stops a trial at a rung for good unless it is among the best 1/factor of those that came there so far.
 
-    A trial goes on while it is among the best 1/factor of those that reached the rung so far (the best one
-    always is). Rungs stand at grace, grace x factor, ... below `max_epochs`. The state is nothing but the
-    scores recorded, so feeding the same reports in the same order rebuilds it exactly.
+    The best one always goes on. Rungs stand at grace, grace x factor, ... below `max_epochs`.
     """
+
+    pauses = False
 
     def __init__(self, grace: int, factor: int, max_epochs: int) -> None:
         self.factor = factor
         self.rungs: dict[int, dict[str, float]] = {epoch: {} for epoch in rung_epochs(grace, factor, max_epochs)}
+        self._ascending: dict[int, list[float]] = {epoch: [] for epoch in self.rungs}
+        self._verdicts: dict[tuple[str, int], Verdict] = {}
 
-    def report(self, trial: str, epoch: int, score: float) -> bool:
-        """Record a score; True if the trial goes on. A repeated report changes nothing and answers the same."""
+    def report(self, trial: str, epoch: int, score: float) -> Verdict:
+        """Record a score. A repeated report (a resumed trial) is not judged by those that came after it."""
         if epoch not in self.rungs:
-            return True
-        rung = self.rungs[epoch]
-        rung.setdefault(trial, score)
-        # a repeated report (a resumed trial) must not be judged by those that came after it
-        so_far = list(rung.values())[: list(rung).index(trial) + 1]
-        better = sum(other > rung[trial] for other in so_far)
-        return better < max(1, len(so_far) // self.factor)
+            return "run"
+        if trial not in self.rungs[epoch]:
+            self.rungs[epoch][trial] = score
+            insort(self._ascending[epoch], score)
+            self._verdicts[trial, epoch] = self._judge(self._ascending[epoch], score)
+        return self._verdicts[trial, epoch]
 
+    def promotable(self, paused: Mapping[str, int], last: bool = False) -> str | None:
+        """Never one: what stops, stops for good."""
+        return None
 
-def rung_epochs(grace: int, factor: int, max_epochs: int) -> list[int]:
-    """Epochs of the rungs, rising: grace x factor^k below `max_epochs`."""
-    epochs = []
-    while grace < max_epochs:
-        epochs.append(grace)
-        grace *= factor
-    return epochs
+    def _judge(self, ascending: list[float], score: float) -> Verdict:
+        better = len(ascending) - bisect_right(ascending, score)
+        return "run" if better < max(1, len(ascending) // self.factor) else "stop"

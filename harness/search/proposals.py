@@ -1,89 +1,114 @@
-"""Where the next values come from: an Optuna study in SQLite, written as the search goes.
+"""The Optuna side of a search: a study in SQLite, written as the search goes, and the values to try next.
 
 Ray's own OptunaSearch tells every stopped trial as COMPLETE and drops its last report; here stopped is PRUNED
-at its last epoch, failed is FAIL, and every epoch is an intermediate value.
+at its last epoch, failed is FAIL, and every epoch is an intermediate value. The storage is written, and read only
+when a search is opened: what the samplers see is kept in memory (`shadow.py`), so no call grows with the study.
 """
 
 from __future__ import annotations
 
 import math
-from typing import Any, Literal, NamedTuple
+from typing import Any
 
 import optuna
-from optuna.trial import FrozenTrial, TrialState
+from optuna.storages import BaseStorage
+from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from harness.config import Space, is_active
-from harness.config.space import ChoiceParameter, FloatParameter, Scalar, SearchConfig
+from harness.config.space import ChoiceParameter, Scalar
+from harness.search.strategies import value_source
+from harness.search.values import Outcome, Picked, distributions
 from harness.store import StudyFolder
 
-Outcome = Literal["complete", "stopped", "failed"]
 _STATES = {"complete": TrialState.COMPLETE, "stopped": TrialState.PRUNED, "failed": TrialState.FAIL}
-
-
-class Proposal(NamedTuple):
-    """A trial's number in the study and the values picked for it, by parameter name."""
-
-    number: int
-    picked: dict[str, Scalar]
+_OUTCOMES = {state: outcome for outcome, state in _STATES.items()}
 
 
 class Proposals:
-    """The Optuna side of one search; reopening a folder goes on where it ended."""
+    """The proposals of one search; reopening a folder goes on where it ended."""
 
-    def __init__(self, folder: StudyFolder, space: Space, seed: int) -> None:
+    def __init__(self, folder: StudyFolder, space: Space, seed: int, storage: BaseStorage | None = None) -> None:
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         self.space = space
-        storage = optuna.storages.RDBStorage(f"sqlite:///{folder.optuna}")
-        self.study = optuna.create_study(
-            study_name=folder.name, storage=storage, direction="maximize", load_if_exists=True
+        self.storage = optuna.storages.get_storage(storage or f"sqlite:///{folder.optuna}")
+        study = optuna.create_study(
+            study_name=folder.name, storage=self.storage, direction="maximize", load_if_exists=True
         )
-        # a resumed sampler must not draw its first values again
-        self.study.sampler = _sampler(space.search, seed + len(self.study.get_trials(deepcopy=False)))
-        self.live: dict[int, optuna.Trial] = {
-            t.number: optuna.Trial(self.study, t._trial_id) for t in self.unfinished()
-        }
+        trials = study.get_trials(deepcopy=False)
+        self._study_id = self.storage.get_study_id_from_name(folder.name)
+        self._started = len(trials)
+        # a resumed source must not draw its first values again
+        self.source = value_source(space, seed + len(trials))
+        self.live: dict[int, _Live] = {}
+        self.unfinished: list[FrozenTrial] = [t for t in trials if t.state is TrialState.RUNNING]
+        for trial in trials:
+            self._replay(trial)
 
-    def enqueue(self, picked: dict[str, Scalar]) -> None:
-        """Make these values the next proposal."""
-        self.study.enqueue_trial(picked, skip_if_exists=True)
+    def draw(self) -> Picked:
+        """The values of the next trial: the default Experiment's for the first, where the space contains it."""
+        default = default_pick(self.space) if self.space.search.default_first and not self._started else None
+        if default is None:
+            return self.source.draw(self._started)
+        self.source.started(self._started, default)
+        return default
 
-    def ask(self) -> Proposal:
-        """The next values to try."""
-        trial = self.study.ask()
-        self.live[trial.number] = trial
-        return Proposal(trial.number, self.draw(trial.number))
-
-    def draw(self, number: int) -> dict[str, Scalar]:
-        """The values of a trial under way; those that it does not have yet are drawn."""
-        picked: dict[str, Scalar] = {}
-        for name, parameter in self.space.parameters.items():
-            if is_active(parameter, picked):
-                picked[name] = _suggest(self.live[number], name, parameter)
-        return picked
-
-    def note(self, number: int, **facts: Any) -> None:
-        """Keep facts (id, seed) with a trial, for resuming and for the dashboard."""
-        for key, value in facts.items():
-            self.live[number].set_user_attr(key, value)
+    def start(self, picked: Picked, **facts: Any) -> int:
+        """Store a trial of values just drawn, with facts (id, seed) for resuming; returns its number."""
+        number = self._started
+        trial = create_trial(
+            state=TrialState.RUNNING, params=picked, distributions=distributions(self.space, picked), user_attrs=facts
+        )
+        # all in one transaction: a kill leaves a whole trial or none
+        self.live[number] = _Live(self.storage.create_new_trial(self._study_id, template_trial=trial))
+        self._started += 1
+        return number
 
     def report(self, number: int, epoch: int, score: float) -> None:
         """Store an epoch's score; an epoch that is already there stays as it is."""
-        trial = self.live[number]
-        if epoch not in self.study.get_trials(deepcopy=False)[number].intermediate_values:
-            trial.report(score, epoch)
+        live = self.live[number]
+        if epoch not in live.scores:
+            self.storage.set_trial_intermediate_value(live.trial_id, epoch, score)
+            live.scores[epoch] = score
+            self.source.reported(number, epoch, score)
 
     def tell(self, number: int, outcome: Outcome, score: float | None) -> None:
         """End a trial; `score` is its best epoch's."""
-        value = score if outcome == "complete" and score is not None and math.isfinite(score) else None
-        self.study.tell(self.live.pop(number), value, _STATES[outcome])
-
-    def unfinished(self) -> list[FrozenTrial]:
-        """Trials that were started and not ended."""
-        return self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
+        live = self.live.pop(number)
+        # Optuna's own convention: the value of a pruned trial is its last report
+        value = {"complete": score, "stopped": live.last, "failed": None}[outcome]
+        values = [value] if value is not None and math.isfinite(value) else None
+        self.storage.set_trial_state_values(live.trial_id, _STATES[outcome], values)
+        self.source.ended(number, outcome, score)
 
     def __len__(self) -> int:
         """Trials started so far."""
-        return len(self.study.get_trials(deepcopy=False, states=(*_STATES.values(), TrialState.RUNNING)))
+        return self._started
+
+    def _replay(self, trial: FrozenTrial) -> None:
+        """Tell the source what happened before this search was opened."""
+        self.source.started(trial.number, in_order(self.space, trial))
+        for epoch, score in sorted(trial.intermediate_values.items()):
+            self.source.reported(trial.number, epoch, score)
+        if trial.state is TrialState.RUNNING:
+            self.live[trial.number] = _Live(trial._trial_id, trial.intermediate_values)
+        else:
+            self.source.ended(trial.number, _OUTCOMES[trial.state], trial.value)
+
+
+class _Live:
+    """A trial under way: its key in the storage and the scores that are there."""
+
+    def __init__(self, trial_id: int, scores: dict[int, float] | None = None) -> None:
+        self.trial_id, self.scores = trial_id, dict(scores or {})
+
+    @property
+    def last(self) -> float | None:
+        return self.scores[max(self.scores)] if self.scores else None
+
+
+def in_order(space: Space, trial: FrozenTrial) -> Picked:
+    """A stored trial's values in the order of the space."""
+    return {name: trial.params[name] for name in space.parameters if name in trial.params}
 
 
 def default_pick(space: Space) -> dict[str, Scalar] | None:
@@ -124,18 +149,3 @@ def _same(choice: Any, value: Any) -> bool:
     if isinstance(choice, dict) and isinstance(value, dict):
         return all(key in value and _same(choice[key], value[key]) for key in choice)
     return choice == value
-
-
-def _suggest(trial: optuna.Trial, name: str, parameter: Any) -> Scalar:
-    if isinstance(parameter, ChoiceParameter):
-        return trial.suggest_categorical(name, list(parameter.values()))
-    suggest = trial.suggest_float if isinstance(parameter, FloatParameter) else trial.suggest_int
-    return suggest(name, parameter.low, parameter.high, step=parameter.step, log=parameter.log)
-
-
-def _sampler(config: SearchConfig, seed: int) -> optuna.samplers.BaseSampler:
-    if config.sampler == "random":
-        return optuna.samplers.RandomSampler(seed=seed)
-    if config.sampler == "gp":
-        return optuna.samplers.GPSampler(seed=seed)
-    return optuna.samplers.TPESampler(seed=seed)

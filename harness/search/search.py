@@ -3,64 +3,91 @@
 from __future__ import annotations
 
 import time
-from typing import Any
+from typing import Any, Literal
+
+from optuna.storages import BaseStorage
 
 from harness.config import Experiment, SearchSettings, Space, Trial, apply_overrides, read_section, to_overrides
 from harness.errors import ConfigError, StudyError
-from harness.search.asha import Asha
-from harness.search.proposals import Proposals, default_pick
+from harness.search.proposals import Proposals, in_order
+from harness.search.rungs import Verdict
+from harness.search.strategies import rung_rule
+from harness.search.values import Outcome, Picked
 from harness.store import EpochRow, Record, StudyFolder, TrialRow, experiment_text, write_text
 
 
 class Search:
-    """A study whose trials are proposed by Optuna and stopped at rungs.
+    """A study whose trials are proposed by a model and stopped, or paused, at rungs.
 
     The journals and Optuna's storage hold everything: opening a folder again replays the rungs from the
-    rows and starts with the trials that did not end.
+    rows and starts with the trials that did not end. A paused trial is one that has not ended, waits at a rung
+    and holds nothing but its run folder; `next_trial` hands it out again when it may go on.
     """
 
-    def __init__(self, folder: StudyFolder, space: Space, seed: int, deadline: float | None = None) -> None:
+    def __init__(
+        self,
+        folder: StudyFolder,
+        space: Space,
+        seed: int,
+        deadline: float | None = None,
+        storage: BaseStorage | None = None,
+    ) -> None:
         self.folder, self.space, self.seed, self.deadline = folder, space, seed, deadline
         self.record = Record(folder)
-        self.proposals = Proposals(folder, space, seed)
-        if not len(self.proposals) and (default := default_pick(space)):
-            self.proposals.enqueue(default)
-        search = space.search
-        self.asha = Asha(search.grace_epochs, search.reduction_factor, space.experiment.training.epochs)
+        self.proposals = Proposals(folder, space, seed, storage)
+        self.rule = rung_rule(space.search, space.experiment.training.epochs)
         self.running: dict[str, _Running] = {}
+        self.paused: dict[str, _Running] = {}
+        self.interrupted = False
         self._replay()
 
     def next_trial(self) -> Trial | None:
-        """The next trial to run; None where no more are wanted."""
+        """The next trial to run, new or paused until now; None where there is none now (see `waits`)."""
         while not self.out_of_time():
             if self._waiting:
                 return self._start(self._waiting.pop(0))
-            if len(self.proposals) >= self.space.search.trials:
+            if (best := self._promotable()) is not None:
+                return self._promote(best)
+            if len(self.proposals) < self.space.search.trials:
+                self._prepare(self.proposals.draw())
+                continue
+            if self.running or self.interrupted:
                 return None
-            self._prepare(*self.proposals.ask())
+            # nothing more can come: the best of each rung goes on even where there are few
+            if (best := self._promotable(last=True)) is not None:
+                return self._promote(best)
+            self._stop_paused()
+            return None
         return None
 
     def waits(self) -> bool:
-        """Whether there will be trials once others have ended: never, a proposal needs no other."""
-        return False
+        """Whether there may be trials once others have reached their rungs."""
+        return self.rule.pauses and bool(self.running) and not self.out_of_time()
 
     def on_epoch(self, row: EpochRow) -> bool:
         """Record an epoch; True if the trial goes on."""
         running = self.running[row.trial]
         if self.record.add_epoch(row):
             self.proposals.report(running.number, row.epoch, row.score)
-        running.stopped = not self.asha.report(row.trial, row.epoch, row.score) and not row.done
-        running.finished = row.done
-        return not (row.done or running.stopped or self.out_of_time())
+        verdict = self.rule.report(row.trial, row.epoch, row.score)
+        if row.epoch <= running.promoted_at:
+            # it waited here already; a resumed training first yields the row of its last checkpoint again
+            verdict = "run"
+        running.verdict = "done" if row.done else verdict
+        running.epoch = row.epoch
+        return running.verdict == "run" and not self.out_of_time()
 
     def on_end(self, trial_id: str, error: str | None = None) -> TrialRow | None:
-        """Record the end of a trial; None where it was only interrupted and can be resumed."""
+        """Record the end of a trial; None where it paused or was interrupted, and can be resumed."""
         running = self.running.pop(trial_id)
-        if error is None and not (running.stopped or running.finished):
+        if error is None and running.verdict == "pause":
+            self.paused[trial_id] = running
             return None
-        outcome = "failed" if error is not None else "stopped" if running.stopped else "complete"
-        row = self.record.end(trial_id, running.number, running.trial.seed, outcome, picked=running.picked, error=error)
-        self.proposals.tell(running.number, outcome, row.score)
+        if error is None and running.verdict == "run":
+            self.interrupted = True
+            return None
+        outcome = "failed" if error is not None else "stopped" if running.verdict == "stop" else "complete"
+        row = self._end(running, outcome, error)
         self._write_best()
         return row
 
@@ -68,70 +95,108 @@ class Search:
         """Whether the time budget is used up."""
         return self.deadline is not None and time.monotonic() >= self.deadline
 
-    def experiment_of(self, picked: dict[str, Any]) -> Experiment:
+    def experiment_of(self, picked: Picked) -> Experiment:
         """The complete Experiment of picked values."""
         return apply_overrides(self.space.experiment, to_overrides(self.space, picked))
 
-    def _prepare(self, number: int, picked: dict[str, Any]) -> None:
+    def _promotable(self, last: bool = False) -> str | None:
+        return self.rule.promotable({trial: paused.epoch for trial, paused in self.paused.items()}, last)
+
+    def _promote(self, trial_id: str) -> Trial:
+        paused = self.paused.pop(trial_id)
+        paused.promoted_at, paused.verdict = paused.epoch, "run"
+        return self._start(paused)
+
+    def _stop_paused(self) -> None:
+        """Those that are still paused at the end of the study are not among the best of their rungs."""
+        for trial_id in list(self.paused):
+            self._end(self.paused.pop(trial_id), "stopped")
+        self._write_best()
+
+    def _end(self, running: _Running, outcome: Outcome, error: str | None = None) -> TrialRow:
+        seed, picked = running.trial.seed, running.picked
+        row = self.record.end(running.id, running.number, seed, outcome, picked=picked, error=error)
+        self.proposals.tell(running.number, outcome, row.score)
+        return row
+
+    def _prepare(self, picked: Picked) -> None:
         """Line up the trial of picked values; values that exclude each other are a failed trial."""
+        number = len(self.proposals)
         try:
             experiment = self.experiment_of(picked)
         except ConfigError as error:
-            self.record.end(_invalid_id(number), number, self.seed, "failed", picked=picked, error=str(error))
-            self.proposals.tell(number, "failed", None)
+            self.proposals.start(picked, trial=_invalid_id(number), seed=self.seed)
+            self._refuse(number, picked, str(error))
             return
-        taken = {*self.record.ended, *self.running, *(other.trial.id for other in self._waiting)}
-        trial = Trial(experiment, self.seed)
+        running = _Running(number, picked, Trial(experiment, self.seed))
         # the same values again are worth a new seed, not the same numbers twice
-        while trial.id in taken:
-            trial = Trial(experiment, trial.seed + 1)
-        self.proposals.note(number, trial=trial.id, seed=trial.seed)
-        self._waiting.append(_Running(number, picked, trial))
+        while self._is_taken(running.id):
+            running = _Running(number, picked, Trial(experiment, running.trial.seed + 1))
+        self.proposals.start(picked, trial=running.id, seed=running.trial.seed)
+        self._waiting.append(running)
+
+    def _is_taken(self, trial_id: str) -> bool:
+        return (
+            trial_id in self.record.ended
+            or trial_id in self.running
+            or trial_id in self.paused
+            or any(trial_id == other.id for other in self._waiting)
+        )
+
+    def _refuse(self, number: int, picked: Picked, error: str) -> None:
+        self.record.end(_invalid_id(number), number, self.seed, "failed", picked=picked, error=error)
+        self.proposals.tell(number, "failed", None)
 
     def _start(self, running: _Running) -> Trial:
-        self.running[running.trial.id] = running
+        self.running[running.id] = running
         return running.trial
 
     def _replay(self) -> None:
         """Rebuild the rungs, settle trials whose end was not told to Optuna, find those to go on with."""
-        for row in self.folder.epochs.read():
-            self.asha.report(row.trial, row.epoch, row.score)
+        verdicts = {r.trial: self.rule.report(r.trial, r.epoch, r.score) for r in self.folder.epochs.read()}
         self._waiting: list[_Running] = []
-        not_noted: list[int] = []
-        for frozen in self.proposals.unfinished():
-            number, facts = frozen.number, frozen.user_attrs
-            ended = self.record.ended.get(facts.get("trial", _invalid_id(number)))
+        for frozen in self.proposals.unfinished:
+            ended = self.record.ended.get(frozen.user_attrs["trial"])
             if ended is not None:
-                self.proposals.tell(number, ended.outcome, ended.score)
-            elif "seed" not in facts:
-                not_noted.append(number)
+                self.proposals.tell(frozen.number, ended.outcome, ended.score)
             else:
-                self._go_on(number, facts["seed"])
-        for number in not_noted:
-            # killed between the draw and the note: nothing ran, the values stay
-            self._prepare(number, self.proposals.draw(number))
+                self._go_on(frozen.number, in_order(self.space, frozen), frozen.user_attrs, verdicts)
+        self._best: str | None = None
         self._write_best()
 
-    def _go_on(self, number: int, seed: int) -> None:
+    def _go_on(self, number: int, picked: Picked, facts: dict[str, Any], verdicts: dict[str, Verdict]) -> None:
         """Line up a trial that was under way, with the epochs that did not reach Optuna."""
-        picked = self.proposals.draw(number)
-        trial = Trial(self.experiment_of(picked), seed)
-        for row in self.record.epochs.get(trial.id, []):
+        try:
+            running = _Running(number, picked, Trial(self.experiment_of(picked), facts["seed"]))
+        except ConfigError as error:
+            self._refuse(number, picked, str(error))
+            return
+        rows = self.record.epochs.get(running.id, [])
+        for row in rows:
             self.proposals.report(number, row.epoch, row.score)
-        self._waiting.append(_Running(number, picked, trial))
+        if verdicts.get(running.id) == "pause" and not rows[-1].done:
+            running.epoch = rows[-1].epoch
+            self.paused[running.id] = running
+        else:
+            self._waiting.append(running)
 
     def _write_best(self) -> None:
         ranking = self.record.ranking()
-        if ranking:
+        if ranking and ranking[0].trial != self._best:
+            self._best = ranking[0].trial
             write_text(self.folder.best, export_text(self.space, ranking[0], 1, self.folder.name))
 
 
 class _Running:
-    """A trial under way."""
+    """A trial under way or paused."""
 
-    def __init__(self, number: int, picked: dict[str, Any], trial: Trial) -> None:
+    def __init__(self, number: int, picked: Picked, trial: Trial) -> None:
         self.number, self.picked, self.trial = number, picked, trial
-        self.stopped = self.finished = False
+        # a trial works its id out anew at every look
+        self.id = trial.id
+        self.verdict: Verdict | Literal["done"] = "run"
+        self.epoch = 0
+        self.promoted_at = -1
 
 
 def _invalid_id(number: int) -> str:

@@ -19,7 +19,7 @@ experiment:
   model: {kind: backbone, backbone: mobilenetv3_small_050, weights: none, trainable_blocks: all, stride: 8,
           head: {kind: linear}}
   training: {epochs: 2, batch_size: 2, drop_last: true}
-search: {trials: 2, sampler: random}
+search: {trials: 2, strategy: random_asha}
 parameters:
   lr: {kind: float, field: optimiser.lr, low: 1e-4, high: 1e-1, log: true}
 """

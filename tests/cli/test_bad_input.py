@@ -49,7 +49,11 @@ def rewritten(space: Path, old: str, new: str) -> Path:
     [
         ("batch_size: 2", "batchsize: 2", "experiment.training.batchsize: unknown key; did you mean 'batch_size'?"),
         ("kind: linear", "kind: lineer", "experiment.model.head: kind 'lineer' does not exist; did you mean 'linear'?"),
-        ("sampler: random", "sampler: randum", "search.sampler: 'randum' is not a choice; did you mean 'random'?"),
+        (
+            "strategy: random_asha",
+            "strategy: random_asa",
+            "search.strategy: 'random_asa' is not a choice; did you mean 'random_asha'?",
+        ),
         ("batch_size: 2", "batch_size: 0", "training.batch_size: input should be greater than or equal to 1, not 0"),
         ("epochs: 2", "epochs: two", "experiment.training.epochs: input should be a valid integer, not 'two'"),
         ("low: 1e-4", "low: 1", "low 1.0 must be below high 0.1"),
@@ -63,8 +67,9 @@ def test_a_mistake_in_the_space_is_named_with_the_field(refused, space, old, new
 
 
 def test_a_mistake_in_a_file_is_named_with_file_and_line(refused, space):
-    said = refused("search", rewritten(space, "sampler: random", "sampler: randum"), "--executor", "inprocess")
-    assert said.startswith(f"{space}:7: search.sampler:")
+    wrong = rewritten(space, "strategy: random_asha", "strategy: random_asa")
+    said = refused("search", wrong, "--executor", "inprocess")
+    assert said.startswith(f"{space}:7: search.strategy:")
 
 
 def test_a_file_that_does_not_exist_is_refused(refused, tmp_path):
@@ -205,7 +210,7 @@ def test_data_check_lists_every_problem_and_ends_with_their_number(harness, fram
 
 
 def test_the_program_itself_ends_with_code_2_and_the_message(space, tmp_path):
-    rewritten(space, "sampler: random", "sampler: randum")
+    rewritten(space, "strategy: random_asha", "strategy: random_asa")
     ran = subprocess.run(
         [sys.executable, "-c", "from harness.cli import main; main()", "search", str(space)],
         env={**os.environ, "HARNESS_RESULTS": str(tmp_path / "results")},
@@ -213,4 +218,6 @@ def test_the_program_itself_ends_with_code_2_and_the_message(space, tmp_path):
         text=True,
     )
     assert (ran.returncode, ran.stdout) == (2, "")
-    assert ran.stderr.startswith("error: ") and "'randum' is not a choice; did you mean 'random'?" in ran.stderr
+    assert (
+        ran.stderr.startswith("error: ") and "'random_asa' is not a choice; did you mean 'random_asha'?" in ran.stderr
+    )

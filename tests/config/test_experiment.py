@@ -72,7 +72,8 @@ OTHER = {
     "taxonomy.merge": {"Logs": "ignore"}, "augmentation.policy": "none", "model.backbone": "lcnet_050",
     "model.weights": "pretrained", "model.trainable_blocks": 1, "model.stride": 4, "training.precision": "bf16",
     "evaluation.raster": "input", "evaluation.tta.scales": [1.0, 2.0], "loss.ohem.keep": 0.2,
-    "training.batchnorm": "frozen", "training.compile": "default", "evaluation.tta.rounding": "floor", "evaluation.suppress": ["Logs"],
+    "training.batchnorm": "frozen", "training.compile": "default",
+    "evaluation.tta.rounding": "floor", "evaluation.suppress": ["Logs"],
     "evaluation.batchnorm": "batch", "protocol.score": "union_present", "start": ["weights.safetensors"],
 }  # fmt: skip
 

@@ -53,7 +53,7 @@ def test_the_steps_of_a_path_are_no_difference_and_its_scale_is() -> None:
     [
         ("seed", 1, "seed: 0 -> 1"),
         ("dataset", "def", "dataset: abc -> def"),
-        ("space.search.sampler", "random", "space.search.sampler: tpe -> random"),
+        ("space.search.strategy", "random", "space.search.strategy: promote -> random"),
         ("space.search.reduction_factor", 4, "space.search.reduction_factor: 3 -> 4"),
         ("space.experiment.training.epochs", 12, "space.experiment.training.epochs: 9 -> 12"),
         ("space.parameters.lr.high", 0.1, "space.parameters.lr.high: 0.01 -> 0.1"),

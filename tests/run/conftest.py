@@ -73,7 +73,7 @@ def tiny_space() -> Callable[..., Space]:
     def make(parameters: dict[str, Any] | None = None, experiment: Experiment | None = None, trials: int = 5) -> Space:
         values = {
             "experiment": TINY if experiment is None else experiment.model_dump(mode="json"),
-            "search": {"trials": trials, "sampler": "random"},
+            "search": {"trials": trials, "strategy": "random_asha"},
             "parameters": parameters or PARAMETERS,
         }
         return validate_section(Space, values, "space")

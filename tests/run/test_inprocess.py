@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from harness.ablate import Replicates
+from harness.config import apply_overrides
 from harness.run.inprocess import run_inprocess
 from harness.run.study import Displayed
 from harness.search import Search
@@ -77,6 +78,45 @@ def test_a_search_interrupted_and_resumed_writes_the_journals_of_one_that_was_no
     assert len(cut.epochs.read()) == epochs
     run_inprocess(Search(cut, tiny_space(lr, trials=1), seed=0))
     assert journals(cut) == journals(whole)
+
+
+def promoting(tiny_space, trials: int):
+    """A search whose trials pause after their first epoch of three; the rates are good, so that none fails."""
+    lr = {"lr": {"kind": "float", "field": "optimiser.lr", "low": 1e-4, "high": 1e-1, "log": True}}
+    return with_strategy(tiny_space(lr, trials=trials), "random_promote")
+
+
+def with_strategy(space, strategy: str):
+    return space.model_copy(update={"search": apply_overrides(space.search, {"strategy": strategy})})
+
+
+def test_a_paused_trial_resumes_from_its_checkpoint_and_equals_one_that_ran_through(tiny_space, tmp_path):
+    paused, through = new_folder(tmp_path, "paused"), new_folder(tmp_path, "through")
+    space = promoting(tiny_space, trials=5)
+    run_inprocess(Search(paused, space, seed=0))
+    run_inprocess(Search(through, with_strategy(space, "random"), seed=0))
+    rows = {row.trial: row for row in paused.trials.read()}
+    assert {row.outcome for row in rows.values()} == {"complete", "stopped"}
+    assert all(row.epochs == (3 if row.outcome == "complete" else 1) for row in rows.values())
+    whole = {(row["trial"], row["epoch"]): row for row in journals(through)[1]}
+    epochs = journals(paused)[1]
+    assert len(epochs) == sum(row.epochs for row in rows.values())
+    assert all(row == whole[row["trial"], row["epoch"]] for row in epochs)
+
+
+@pytest.mark.parametrize("epochs", [2, 4, 5])
+def test_a_search_that_pauses_trials_is_resumed_after_ctrl_c_and_ends_every_trial_once(tiny_space, tmp_path, epochs):
+    whole, cut = new_folder(tmp_path, "whole"), new_folder(tmp_path, "cut")
+    space = promoting(tiny_space, trials=4)
+    run_inprocess(Search(whole, space, seed=0))
+    run_inprocess(Displayed(Search(cut, space, seed=0), CtrlC(epochs)))
+    assert cut.trials.read() == []
+    run_inprocess(Search(cut, space, seed=0))
+    for folder in (whole, cut):
+        rows = folder.trials.read()
+        assert sorted(row.number for row in rows) == [0, 1, 2, 3]
+        assert len(folder.epochs.read()) == sum(row.epochs for row in rows)
+        assert max(row.epochs for row in rows) == 3
 
 
 def test_replicates_train_every_seed_and_resume_after_an_interruption(tiny, tmp_path):

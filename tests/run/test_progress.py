@@ -65,6 +65,33 @@ def test_an_interrupted_trial_leaves_no_line(console):
     assert console.file.getvalue() == ""
 
 
+def test_a_paused_trial_is_counted_as_paused_and_goes_on_with_its_scores(console):
+    with Progress(console, 3, 9) as progress:
+        progress.started(TRIAL)
+        assert "paused" not in progress._headline()
+        progress.epoch(epoch(1, 0.1))
+        progress.ended(TRIAL.id, None)
+        assert progress._headline().startswith("0/3 trials: 0 complete, 0 stopped early, 0 failed, 1 paused")
+        assert not progress.running
+        progress.started(TRIAL)
+        progress.epoch(epoch(1, 0.1))
+        progress.epoch(epoch(2, 0.6))
+        assert "paused" not in progress._headline()
+        progress.ended(TRIAL.id, ended("complete", 0.6))
+    (line,) = console.file.getvalue().splitlines()
+    assert "▁█" in line
+
+
+def test_a_trial_that_is_stopped_while_it_is_paused_has_a_line_with_its_scores(console):
+    with Progress(console, 3, 9) as progress:
+        progress.started(TRIAL)
+        progress.epoch(epoch(1, 0.6))
+        progress.ended(TRIAL.id, None)
+        progress.ended(TRIAL.id, ended("stopped", 0.6))
+        assert "0 complete, 1 stopped early, 0 failed ·" in progress._headline()
+    assert "stopped" in console.file.getvalue() and "▁" in console.file.getvalue()
+
+
 def test_on_a_terminal_the_panel_counts_outcomes_and_shows_running_trials():
     console = Console(file=io.StringIO(), width=120, force_terminal=True)
     progress = Progress(console, 4, 9)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 
 from harness.config import Experiment, Trial
 from harness.errors import ModelError
@@ -17,8 +18,12 @@ class Spy:
 
     def __init__(self, trial: Trial | None, goes_on: bool = True) -> None:
         self.trial, self.goes_on, self.calls = trial, goes_on, []
+        self.record = SimpleNamespace(ended={})
+        self.ends_next: dict[str, SimpleNamespace] = {}
 
     def next_trial(self):
+        self.record.ended |= self.ends_next
+        self.ends_next = {}
         return self.trial
 
     def waits(self):
@@ -63,6 +68,16 @@ def test_nothing_is_shown_where_there_is_no_trial():
     spy = Spy(None)
     assert Displayed(spy, spy).next_trial() is None
     assert spy.calls == []
+
+
+def test_trials_that_end_while_the_next_is_looked_for_are_shown_once():
+    spy = Spy(None)
+    spy.record.ended["before"] = SimpleNamespace(trial="before")
+    shown = Displayed(spy, spy)
+    rows = {name: SimpleNamespace(trial=name) for name in ("paused for good", "invalid")}
+    spy.ends_next = dict(rows)
+    shown.next_trial(), shown.next_trial()
+    assert spy.calls == [("ended", name, row) for name, row in rows.items()]
 
 
 def test_an_error_is_described_by_its_first_line_and_by_its_type_where_it_is_not_ours():

@@ -38,7 +38,7 @@ def make_space() -> Callable[..., Space]:
     def make(parameters: dict[str, Any] | None = None, epochs: int = 9, **search: Any) -> Space:
         values = {
             "experiment": {"training": {"epochs": epochs}},
-            "search": {"trials": 6, "sampler": "random"} | search,
+            "search": {"trials": 6, "strategy": "random_asha"} | search,
             "parameters": parameters or PARAMETERS,
         }
         return validate_section(Space, values, "space")

@@ -18,20 +18,20 @@ reports = st.lists(
 )
 
 
-def literal_decisions(reports: Reports, rungs: tuple[int, ...], factor: int) -> list[bool]:
+def literal_decisions(reports: Reports, rungs: tuple[int, ...], factor: int) -> list[str]:
     """Sort the scores at the rung so far; the trial goes on if it reaches the one at rank max(1, n // factor)."""
-    seen: dict[tuple[str, int], bool] = {}
+    seen: dict[tuple[str, int], str] = {}
     scores: dict[int, list[float]] = {rung: [] for rung in rungs}
     answers = []
     for trial, epoch, score in reports:
         if epoch not in rungs:
-            answers.append(True)
+            answers.append("run")
             continue
         if (trial, epoch) not in seen:
             scores[epoch].append(score)
             ranked = sorted(scores[epoch], reverse=True)
             cutoff = ranked[max(1, len(ranked) // factor) - 1]
-            seen[trial, epoch] = score >= cutoff
+            seen[trial, epoch] = "run" if score >= cutoff else "stop"
         answers.append(seen[trial, epoch])
     return answers
 
@@ -78,23 +78,29 @@ def test_a_repeated_report_changes_nothing_and_answers_as_the_first_time(reports
 
 def test_a_trial_that_passed_a_rung_passes_it_again_although_better_ones_came_since():
     asha = Asha(1, 3, 9)
-    assert asha.report("first", 1, 0.1)
+    assert asha.report("first", 1, 0.1) == "run"
     for number in range(6):
         asha.report(f"better{number}", 1, 0.5 + number / 10)
-    assert asha.report("first", 1, 0.1)
+    assert asha.report("first", 1, 0.1) == "run"
 
 
 def test_the_worst_score_off_the_rungs_goes_on():
     asha = Asha(1, 3, 9)
     for number in range(9):
         asha.report(f"t{number}", 1, 0.9)
-    assert all(asha.report("worst", epoch, 0.0) for epoch in (2, 4, 5, 6, 7, 8, 9))
-    assert not asha.report("worst", 1, 0.0)
+    assert {asha.report("worst", epoch, 0.0) for epoch in (2, 4, 5, 6, 7, 8, 9)} == {"run"}
+    assert asha.report("worst", 1, 0.0) == "stop"
 
 
 def test_three_trials_with_factor_three_keep_only_the_best():
     asha = Asha(1, 3, 9)
-    assert asha.report("a", 1, 0.5)
-    assert not asha.report("b", 1, 0.4)
-    assert asha.report("c", 1, 0.6)
-    assert not asha.report("d", 1, 0.55)
+    assert [asha.report(*r) for r in [("a", 1, 0.5), ("b", 1, 0.4), ("c", 1, 0.6), ("d", 1, 0.55)]] == [
+        "run", "stop", "run", "stop"
+    ]  # fmt: skip
+
+
+def test_nothing_that_stopped_is_ever_promoted():
+    asha = Asha(1, 3, 9)
+    for number in range(9):
+        asha.report(f"t{number}", 1, number / 10)
+    assert asha.promotable({"t8": 1}, last=True) is None

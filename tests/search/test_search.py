@@ -207,7 +207,13 @@ def test_a_kill_before_the_first_draw_leaves_the_default_as_the_only_trial_zero(
 def test_a_kill_after_the_draw_keeps_the_number_the_values_and_the_default(make_space, folder, monkeypatch):
     space = make_space()
     search = Search(folder, space, seed=0)
-    monkeypatch.setattr(search.proposals, "note", _kill)
+    start = search.proposals.start
+
+    def killed_after(*args, **facts):
+        start(*args, **facts)
+        raise Killed
+
+    monkeypatch.setattr(search.proposals, "start", killed_after)
     with pytest.raises(Killed):
         search.next_trial()
     (drawn,) = optuna_trials(folder)
@@ -292,8 +298,8 @@ def test_the_rungs_after_a_kill_equal_those_before(make_space, folder, row):
     search = Search(folder, space, seed=0)
     for _ in range(5):
         run_trial(search, row, 9)
-    assert sum(len(rung) for rung in search.asha.rungs.values()) > 5
-    assert Search(folder, space, seed=0).asha.rungs == search.asha.rungs
+    assert sum(len(rung) for rung in search.rule.rungs.values()) > 5
+    assert Search(folder, space, seed=0).rule.rungs == search.rule.rungs
 
 
 @pytest.mark.parametrize("call", range(0, 60, 7))
@@ -312,7 +318,7 @@ def test_a_study_killed_at_any_call_ends_like_one_that_was_not(call, make_space,
         return maybe_killed
 
     search = Search(folder, space, seed=0)
-    for name in ("ask", "note", "report", "tell"):
+    for name in ("draw", "start", "report", "tell"):
         monkeypatch.setattr(search.proposals, name, counted(getattr(search.proposals, name)))
     try:
         run_all(search, row, 9)
@@ -326,7 +332,7 @@ def test_a_study_killed_at_any_call_ends_like_one_that_was_not(call, make_space,
         expected = {"complete": TrialState.COMPLETE, "stopped": TrialState.PRUNED}[last.outcome]
         assert stored.state is expected
         assert stored.intermediate_values == {e: score_of(last.trial, e) for e in range(1, last.epochs + 1)}
-    assert Search(folder, space, seed=0).asha.rungs == search.asha.rungs
+    assert Search(folder, space, seed=0).rule.rungs == search.rule.rungs
     assert read_section(Experiment, folder.best) == search.experiment_of(search.record.ranking()[0].picked)
 
 
@@ -340,6 +346,159 @@ def test_a_finished_study_goes_on_when_more_trials_are_asked_for(make_space, fol
     assert after[:3] == before
     assert [r["number"] for r in after] == [0, 1, 2, 3, 4]
     assert len({r["trial"] for r in after}) == 5
+
+
+# ---- pausing and promotion -----------------------------------------------------------------------------------
+
+
+def pause_all(search: Search, row, scores: list[float]) -> list[str]:
+    """Start a trial for each score, let it reach the first rung with it, and pause; returns their ids."""
+    ids = []
+    for score in scores:
+        trial = search.next_trial()
+        assert not search.on_epoch(row(trial.id, 1, score))
+        assert search.on_end(trial.id) is None
+        ids.append(trial.id)
+    return ids
+
+
+def test_a_trial_pauses_at_a_rung_and_is_handed_out_again_when_it_is_in_the_best_third(make_space, folder, row):
+    search = Search(folder, make_space(strategy="random_promote", trials=9), seed=0)
+    low, high, middle = pause_all(search, row, [0.1, 0.3, 0.2])
+    promoted = search.next_trial()
+    assert promoted.id == high
+    # the resumed training yields the row of its last checkpoint again, then goes on to the next rung
+    assert search.on_epoch(row(high, 1, 0.3))
+    assert search.on_epoch(row(high, 2, 0.4))
+    assert not search.on_epoch(row(high, 3, 0.5))
+    assert search.on_end(high) is None
+    assert {trial: paused.epoch for trial, paused in search.paused.items()} == {low: 1, middle: 1, high: 3}
+    assert [(r.trial, r.epoch) for r in folder.epochs.read() if r.trial == high] == [(high, 1), (high, 2), (high, 3)]
+    assert folder.trials.read() == []
+    assert {t.state for t in optuna_trials(folder)} == {TrialState.RUNNING}
+
+
+def test_the_search_waits_while_a_trial_runs_that_may_change_who_is_promoted(make_space, folder, row):
+    search = Search(folder, make_space(strategy="random_promote", trials=1), seed=0)
+    assert not search.waits()
+    trial = search.next_trial()
+    assert search.next_trial() is None and search.waits()
+    search.on_epoch(row(trial.id, 1, 0.5))
+    search.on_end(trial.id)
+    # alone at its rung, and nothing more can come
+    assert search.next_trial().id == trial.id
+
+
+def test_at_the_end_the_best_run_on_and_the_others_are_stopped_and_pruned_where_they_paused(make_space, folder, row):
+    search = Search(folder, make_space(strategy="random_promote", trials=10), seed=0)
+    run_all(search, row, 9)
+    rows = {r.number: r for r in folder.trials.read()}
+    assert sorted(rows) == list(range(10))
+    # a third of ten, and those that were in it when there were fewer, at the second rung; the best of them to the end
+    counts = [sum(r.epochs == epochs for r in rows.values()) for epochs in (1, 3, 9)]
+    assert sum(counts) == 10 and counts[1] + counts[2] >= 3 and counts[2] >= 1
+    assert all((r.outcome == "complete") == (r.epochs == 9) for r in rows.values())
+    assert {r.outcome for r in rows.values()} == {"stopped", "complete"}
+    best_at_second = max(search.rule.rungs[3], key=search.rule.rungs[3].get)
+    assert search.record.ended[best_at_second].outcome == "complete"
+    for trial in optuna_trials(folder):
+        last = rows[trial.number]
+        assert trial.state is (TrialState.COMPLETE if last.outcome == "complete" else TrialState.PRUNED)
+        assert list(trial.intermediate_values) == list(range(1, last.epochs + 1))
+    assert not search.paused and not search.waits()
+
+
+def test_paused_trials_are_paused_after_a_kill_and_the_same_one_is_promoted(make_space, folder, row):
+    space = make_space(strategy="random_promote", trials=9)
+    search = Search(folder, space, seed=0)
+    ids = pause_all(search, row, [0.1, 0.3, 0.2])
+    promoted = search.next_trial()
+    # killed before the promoted trial's next epoch
+    resumed = Search(folder, space, seed=0)
+    assert set(resumed.paused) == set(ids)
+    assert resumed.rule.rungs == search.rule.rungs
+    assert resumed.next_trial() == promoted
+
+
+def test_a_kill_between_the_pausing_row_and_its_end_leaves_the_trial_paused(make_space, folder, row):
+    space = make_space(strategy="random_promote", trials=9)
+    trial = (search := Search(folder, space, seed=0)).next_trial()
+    search.on_epoch(row(trial.id, 1, 0.3))
+    assert {t: p.epoch for t, p in Search(folder, space, seed=0).paused.items()} == {trial.id: 1}
+
+
+def test_a_trial_that_was_promoted_and_killed_between_rungs_goes_on_first(make_space, folder, row):
+    space = make_space(strategy="random_promote", trials=9)
+    search = Search(folder, space, seed=0)
+    _, high, _ = pause_all(search, row, [0.1, 0.3, 0.2])
+    search.next_trial()
+    search.on_epoch(row(high, 1, 0.3)), search.on_epoch(row(high, 2, 0.4))
+    resumed = Search(folder, space, seed=0)
+    assert resumed.next_trial().id == high
+    assert resumed.on_epoch(row(high, 2, 0.4))
+    assert not resumed.on_epoch(row(high, 3, 0.5))
+
+
+def test_a_promoted_trial_that_fails_is_failed_and_never_promoted_again(make_space, folder, row):
+    search = Search(folder, make_space(strategy="random_promote", trials=3), seed=0)
+    low, high, middle = pause_all(search, row, [0.1, 0.3, 0.2])
+    search.next_trial()
+    assert search.on_end(high, "its worker died").outcome == "failed"
+    assert search.next_trial() is None
+    assert {r.trial: r.outcome for r in folder.trials.read()} == {high: "failed", low: "stopped", middle: "stopped"}
+
+
+def test_an_interrupted_search_stops_none_of_its_paused_trials(make_space, folder, row):
+    search = Search(folder, make_space(strategy="random_promote", trials=2), seed=0)
+    pause_all(search, row, [0.1])
+    trial = search.next_trial()
+    assert search.on_end(trial.id) is None
+    assert search.next_trial() is None
+    assert folder.trials.read() == []
+
+
+def test_without_default_first_trial_zero_is_a_draw(make_space, folder):
+    space = make_space(default_first=False)
+    assert Search(folder, space, seed=0).next_trial().experiment != space.experiment
+
+
+@pytest.mark.parametrize("strategy", ["promote", "model_asha", "asha", "tpe"])
+def test_the_same_order_of_events_gives_the_same_trials(strategy, make_space, tmp_path, row):
+    told = []
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        search = Search(StudyFolder(tmp_path / name), make_space(strategy=strategy, trials=24), seed=3)
+        run_all(search, row, 9)
+        told.append(as_rows(search.folder))
+    assert told[0] == told[1]
+    assert len(told[0]) == 24
+
+
+@pytest.mark.parametrize("call", range(0, 120, 13))
+def test_a_promoting_study_killed_at_any_call_ends_every_trial_once(call, make_space, folder, row, monkeypatch):
+    space, calls = make_space(strategy="promote", trials=16), iter(range(10_000))
+
+    def counted(function):
+        def maybe_killed(*args, **kwargs):
+            if next(calls) == call:
+                raise Killed
+            return function(*args, **kwargs)
+
+        return maybe_killed
+
+    search = Search(folder, space, seed=0)
+    for name in ("draw", "start", "report", "tell"):
+        monkeypatch.setattr(search.proposals, name, counted(getattr(search.proposals, name)))
+    try:
+        run_all(search, row, 9)
+    except Killed:
+        search = Search(folder, space, seed=0)
+        run_all(search, row, 9)
+    ended, epochs = folder.trials.read(), folder.epochs.read()
+    assert sorted(r.number for r in ended) == list(range(16))
+    assert len({(r.trial, r.epoch) for r in epochs}) == len(epochs) == sum(r.epochs for r in ended)
+    assert sum(r.outcome == "complete" for r in ended) >= 1
+    assert {t.state for t in optuna_trials(folder)} <= {TrialState.COMPLETE, TrialState.PRUNED}
 
 
 # ---- best.yaml and export ------------------------------------------------------------------------------------

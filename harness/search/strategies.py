@@ -1,0 +1,33 @@
+"""The strategies by name: where values come from, and what happens at a rung."""
+
+from __future__ import annotations
+
+from harness.config import Space
+from harness.config.space import SearchConfig
+from harness.search.asha import Asha
+from harness.search.model_per_rung import ModelPerRung
+from harness.search.over_all import gp_values, tpe_values
+from harness.search.promote import Promote
+from harness.search.rungs import NoRungs, RungRule, rung_epochs
+from harness.search.values import RandomValues, Source
+
+
+def rung_rule(config: SearchConfig, max_epochs: int) -> RungRule:
+    """What happens at a rung."""
+    if config.strategy in ("random", "tpe"):
+        return NoRungs()
+    rule = Promote if config.strategy in ("promote", "random_promote") else Asha
+    return rule(config.grace_epochs, config.reduction_factor, max_epochs)
+
+
+def value_source(space: Space, seed: int) -> Source:
+    """Where values come from."""
+    config = space.search
+    if config.strategy in ("random", "random_asha", "random_promote"):
+        return RandomValues(space, seed)
+    if config.strategy in ("tpe", "asha"):
+        return tpe_values(space, seed)
+    if config.strategy == "gp_asha":
+        return gp_values(space, seed)
+    rungs = rung_epochs(config.grace_epochs, config.reduction_factor, space.experiment.training.epochs)
+    return ModelPerRung(space, rungs, seed)
