@@ -9,8 +9,9 @@ Four families, over any Space. With t = epoch / last epoch and a quality q in 0-
     power    end score - b epoch^-a + b E^-a with end score, a and b smooth random functions (random Fourier features)
              of the values, fast learners ending lower: another functional form than the first three
 
-Over instances of the black box, the mean rank correlation of the score after 1 / 3 / 9 of 30 epochs with the last one
-is CORRELATIONS. The families were fixed before any strategy was tuned on them.
+Over 12 instances of the black box, the mean rank correlation of the score after 1 / 3 / 9 of 30 epochs with the last
+one is 0.95 / 0.98 / 0.99 (smooth), 0.52 / 0.63 / 0.84 (cross), 0.24 / 0.42 / 0.71 (hard), 0.58 / 0.81 / 0.96 (power).
+The families were set by these figures, not by what any strategy reached on them.
 """
 
 from __future__ import annotations

@@ -54,8 +54,8 @@ def table_text(records: Records, seeds: int, seconds: float) -> str:
         f"""15 parameters, five of them conditional; 30 epochs; {seeds} instances (seeds 0-{seeds - 1}) of each of two
 families of curves (`harness/simulate/curves.py`); the same {epochs} epochs ({FULL_TRIALS} full trials' worth) for every
 strategy; workers in virtual time. The score is the true one (without validation noise) of the weights with the highest
-observed score so far. Settings are those of the literature (12 results, 25 % random, factor 3, grace 1); variants of them
-on other seeds (1000-1005) were not distinguishable, so none was changed.""",
+observed score so far. Settings were not tuned: 12 results, 25 % random, factor 3, grace 1. Variants of them on other
+seeds (1000-1005) were not distinguishable.""",
         _where_from(seeds, seconds),
         "## Shares over all families",
         """Share of the epochs until the score is (a) the final best of random search in full, (b) the final best of
