@@ -56,6 +56,10 @@ class Replicates:
                 return trial
         return None
 
+    def resumable(self) -> tuple[str, ...]:
+        """None: a trial that has a row has ended."""
+        return ()
+
     def waits(self) -> bool:
         """Whether there will be trials once others have ended."""
         return bool(self.waiting and self.running)

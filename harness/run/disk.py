@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Container
 from itertools import islice
 
 from harness.config import Trial
@@ -28,8 +29,12 @@ class Pruned:
         ended_before = len(self.record.ended)
         trial = self.study.next_trial()
         for row in list(islice(self.record.ended.values(), ended_before, None)):
-            self._prune(row)
+            if row.trial not in self.resumable():
+                self._prune(row)
         return trial
+
+    def resumable(self) -> Container[str]:
+        return self.study.resumable()
 
     def waits(self) -> bool:
         return self.study.waits()

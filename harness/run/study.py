@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Container
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -25,6 +26,9 @@ class Study(Protocol):
 
     def waits(self) -> bool:
         """Whether there will be trials once others have ended."""
+
+    def resumable(self) -> Container[str]:
+        """Trials that can go on although they have a row."""
 
     def on_epoch(self, row: EpochRow) -> bool:
         """Take an epoch's row; True if the trial goes on."""
@@ -64,6 +68,9 @@ class Displayed:
 
     def waits(self) -> bool:
         return self.study.waits()
+
+    def resumable(self) -> Container[str]:
+        return self.study.resumable()
 
     def on_epoch(self, row: EpochRow) -> bool:
         goes_on = self.study.on_epoch(row)

@@ -23,6 +23,9 @@ from harness.store import StudyFolder
 _STATES = {"complete": TrialState.COMPLETE, "stopped": TrialState.PRUNED, "failed": TrialState.FAIL}
 _OUTCOMES = {state: outcome for outcome, state in _STATES.items()}
 
+#: a fact of a stored trial: out of time, it has a row in the journal, and can still go on
+SHELVED = "shelved"
+
 
 class Proposals:
     """The proposals of one search; reopening a folder goes on where it ended."""
@@ -71,6 +74,13 @@ class Proposals:
             live.scores[epoch] = score
             self.source.reported(number, epoch, score)
 
+    def shelve(self, number: int, on: bool) -> None:
+        """Note that a trial's row in the journal is not its end (on), or that it goes on (off)."""
+        live = self.live[number]
+        if live.shelved != on:
+            self.storage.set_trial_user_attr(live.trial_id, SHELVED, on)
+            live.shelved = on
+
     def tell(self, number: int, outcome: Outcome, score: float | None) -> None:
         """End a trial; `score` is its best epoch's."""
         live = self.live.pop(number)
@@ -90,16 +100,17 @@ class Proposals:
         for epoch, score in sorted(trial.intermediate_values.items()):
             self.source.reported(trial.number, epoch, score)
         if trial.state is TrialState.RUNNING:
-            self.live[trial.number] = _Live(trial._trial_id, trial.intermediate_values)
+            shelved = trial.user_attrs.get(SHELVED, False)
+            self.live[trial.number] = _Live(trial._trial_id, trial.intermediate_values, shelved)
         else:
             self.source.ended(trial.number, _OUTCOMES[trial.state], trial.value)
 
 
 class _Live:
-    """A trial under way: its key in the storage and the scores that are there."""
+    """A trial under way: its key in the storage, the scores that are there, and whether it is shelved."""
 
-    def __init__(self, trial_id: int, scores: dict[int, float] | None = None) -> None:
-        self.trial_id, self.scores = trial_id, dict(scores or {})
+    def __init__(self, trial_id: int, scores: dict[int, float] | None = None, shelved: bool = False) -> None:
+        self.trial_id, self.scores, self.shelved = trial_id, dict(scores or {}), shelved
 
     @property
     def last(self) -> float | None:

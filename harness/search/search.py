@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Container
 from typing import Any, Literal
 
 from optuna.storages import BaseStorage
 
 from harness.config import Experiment, SearchSettings, Space, Trial, apply_overrides, read_section, to_overrides
 from harness.errors import ConfigError, StudyError
-from harness.search.proposals import Proposals, in_order
+from harness.search.proposals import SHELVED, Proposals, in_order
 from harness.search.rungs import Verdict
 from harness.search.strategies import rung_rule
 from harness.search.values import Outcome, Picked
@@ -38,7 +39,7 @@ class Search:
         self.rule = rung_rule(space.search, space.experiment.training.epochs)
         self.running: dict[str, _Running] = {}
         self.paused: dict[str, _Running] = {}
-        self.interrupted = False
+        self.cut: dict[str, _Running] = {}
         self._replay()
 
     def next_trial(self) -> Trial | None:
@@ -51,13 +52,15 @@ class Search:
             if len(self.proposals) < self.space.search.trials:
                 self._prepare(self.proposals.draw())
                 continue
-            if self.running or self.interrupted:
+            if self.running or self.cut:
                 return None
             # nothing more can come: the best of each rung goes on even where there are few
             if (best := self._promotable(last=True)) is not None:
                 return self._promote(best)
             self._stop_paused()
             return None
+        if not self.running:
+            self._shelve()
         return None
 
     def waits(self) -> bool:
@@ -84,7 +87,7 @@ class Search:
             self.paused[trial_id] = running
             return None
         if error is None and running.verdict == "run":
-            self.interrupted = True
+            self.cut[trial_id] = running
             return None
         outcome = "failed" if error is not None else "stopped" if running.verdict == "stop" else "complete"
         row = self._end(running, outcome, error)
@@ -113,9 +116,25 @@ class Search:
             self._end(self.paused.pop(trial_id), "stopped")
         self._write_best()
 
+    def resumable(self) -> Container[str]:
+        """Trials that have a row in the journal and can go on all the same: those for which the time was over."""
+        return {*self.paused, *self.cut}
+
+    def _shelve(self) -> None:
+        """Out of time: what is paused or was cut short counts as stopped in the journal: it may be the winner.
+
+        Optuna is not told: a resumed search lets them go on.
+        """
+        for running in (*self.paused.values(), *self.cut.values()):
+            if running.id not in self.record.ended and self.record.epochs.get(running.id):
+                self.proposals.shelve(running.number, True)
+                self.record.end(running.id, running.number, running.trial.seed, "stopped", picked=running.picked)
+        self._write_best()
+
     def _end(self, running: _Running, outcome: Outcome, error: str | None = None) -> TrialRow:
         seed, picked = running.trial.seed, running.picked
         row = self.record.end(running.id, running.number, seed, outcome, picked=picked, error=error)
+        self.proposals.shelve(running.number, False)
         self.proposals.tell(running.number, outcome, row.score)
         return row
 
@@ -157,6 +176,9 @@ class Search:
         self._waiting: list[_Running] = []
         for frozen in self.proposals.unfinished:
             ended = self.record.ended.get(frozen.user_attrs["trial"])
+            if frozen.user_attrs.get(SHELVED):
+                ended = None
+                self.record.ended.pop(frozen.user_attrs["trial"], None)
             if ended is not None:
                 self.proposals.tell(frozen.number, ended.outcome, ended.score)
             else:

@@ -21,6 +21,9 @@ class Five:
     def waits(self) -> bool:
         return False
 
+    def resumable(self) -> tuple[str, ...]:
+        return ()
+
     def on_epoch(self, row: EpochRow) -> bool:
         self.record.add_epoch(row)
         return True

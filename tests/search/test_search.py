@@ -566,3 +566,25 @@ def test_a_study_resumed_without_time_starts_not_even_its_unfinished_trials(make
 
 def _kill(*_: object, **__: object) -> None:
     raise Killed
+
+
+def test_when_the_time_is_over_paused_and_cut_trials_can_win_and_go_on_when_resumed(make_space, folder, row):
+    space = make_space(trials=3, strategy="random_promote", grace_epochs=1, reduction_factor=3)
+    search = Search(folder, space, seed=0, deadline=time.monotonic() + 1000)
+    paused, cut = search.next_trial(), search.next_trial()
+    assert not search.on_epoch(row(paused.id, 1, 0.3)) and search.on_end(paused.id) is None
+    search.deadline = time.monotonic()
+    search.on_epoch(row(cut.id, 1, 0.4))
+    search.on_end(cut.id)
+    assert search.next_trial() is None
+    assert [(r.trial, r.outcome, r.score) for r in folder.trials.read()] == [
+        (paused.id, "stopped", 0.3), (cut.id, "stopped", 0.4)
+    ]  # fmt: skip
+    assert cut.id in folder.best.read_text()
+
+    resumed = Search(folder, space, seed=0)
+    assert resumed.record.ended == {} and set(resumed.paused) == {paused.id, cut.id}
+    third = resumed.next_trial()
+    resumed.on_epoch(row(third.id, 1, 0.1))
+    resumed.on_end(third.id)
+    assert resumed.next_trial() == cut  # the best of three at the rung
