@@ -6,6 +6,7 @@ from harness.cli import (  # noqa: F401  (importing registers their commands)
     cache,
     data,
     models,
+    rerun,
     schema,
     score,
     simulate,

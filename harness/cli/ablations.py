@@ -9,6 +9,7 @@ import typer
 
 from harness.cli.app import app, console, exit_study
 from harness.cli.options import Address, Concurrency, Cpus, Data, Executor, Gpus, Measure, Name, Resume, Set
+from harness.cli.outcome import failures_shown, print_failures
 
 report = typer.Typer(no_args_is_help=True, help="Rebuild tables and plots from records.")
 app.add_typer(report, name="report")
@@ -47,12 +48,14 @@ def ablate(
     # a path is known by its search alone, so that --resume finds it
     folder = inputs.study_folder(name or (stem if path else None), f"{stem}-{scale}")
     resources = Resources(executor, gpus_per_trial, cpus_per_trial, concurrency, address)
-    study = run_ablation(folder, what, scale, seeds, resources, console, race=race, measured=measure, resume=resume)
+    with failures_shown(folder):
+        study = run_ablation(folder, what, scale, seeds, resources, console, race=race, measured=measure, resume=resume)
     _write_tiles(folder)
     records = _write_reports(folder)
     console.print(ablation_summary(records))
+    print_failures(folder)
     console.print(f"tables and plots → {folder.path}/report", highlight=False, soft_wrap=True)
-    exit_study(folder.name, interrupted=bool(study.waiting), rows=study.record.ended.values())
+    exit_study(folder.name, interrupted=bool(study.waiting or study.running), rows=study.record.ended.values())
 
 
 @report.command("ablation")

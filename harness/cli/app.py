@@ -30,6 +30,7 @@ errors = Console(stderr=True)
 
 INTERRUPTED = 130
 SOME_FAILED = 3
+_TRACEBACK = "_with_traceback"
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
@@ -38,10 +39,18 @@ def main() -> None:
     try:
         app()
     except HarnessError as error:
+        if getattr(error, _TRACEBACK, False):
+            raise
         errors.print(f"[bold red]error:[/] {escape(str(error))}", highlight=False, soft_wrap=True)
         sys.exit(error.exit_code)
     except KeyboardInterrupt:
         sys.exit(INTERRUPTED)
+
+
+def with_traceback(error: HarnessError) -> HarnessError:
+    """Mark an error that `main` lets through, for a debugger to stop at."""
+    setattr(error, _TRACEBACK, True)
+    return error
 
 
 def exit_study(name: str, *, interrupted: bool, rows: Iterable[Any]) -> None:

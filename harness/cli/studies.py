@@ -9,6 +9,7 @@ import typer
 
 from harness.cli.app import app, console, exit_study, parse_duration
 from harness.cli.options import Address, Concurrency, Cpus, Data, Executor, Gpus, Measure, Name, Resume, Set
+from harness.cli.outcome import failures_shown, print_failures, print_unreached
 from harness.config.space import Strategy
 from harness.errors import ConfigError, StudyError
 
@@ -47,18 +48,21 @@ def search(
     budget = parse_duration(time_budget)
     folder = inputs.study_folder(name, (space or inputs.DEFAULT_SPACE).stem)
     resources = Resources(executor, gpus_per_trial, cpus_per_trial, concurrency, address)
-    study = run_search(
-        folder,
-        what,
-        resources,
-        console,
-        seed=seed,
-        time_budget=budget,
-        disk_budget=None if disk_gb is None else disk_gb * 1e9,
-        measured=measure,
-        resume=resume,
-    )
+    with failures_shown(folder):
+        study = run_search(
+            folder,
+            what,
+            resources,
+            console,
+            seed=seed,
+            time_budget=budget,
+            disk_budget=None if disk_gb is None else disk_gb * 1e9,
+            measured=measure,
+            resume=resume,
+        )
     console.print(search_summary(folder))
+    print_failures(folder)
+    print_unreached(folder)
     left = len(study.record.ended) < what.search.trials and not study.out_of_time()
     exit_study(folder.name, interrupted=left, rows=study.record.ended.values())
 
@@ -86,8 +90,10 @@ def train(
     what = inputs.read_experiment(experiment, data, set_ or [])
     folder = inputs.study_folder(name or f"train-{experiment.stem}", "train")
     resources = Resources(executor, gpus_per_trial, cpus_per_trial, concurrency, address)
-    study = run_replicates(folder, what, range(seeds), resources, console, measured=measure, resume=resume)
+    with failures_shown(folder):
+        study = run_replicates(folder, what, range(seeds), resources, console, measured=measure, resume=resume)
     console.print(replicates_summary(folder))
+    print_failures(folder)
     exit_study(folder.name, interrupted=len(study.record.ended) < seeds, rows=study.record.ended.values())
 
 

@@ -34,6 +34,8 @@ from harness.errors import ConfigError, StudyError
 from harness.metrics import dataset_counts, miou
 from harness.models.names import model_name
 from harness.run.disk import Pruned
+from harness.run.driver_lock import check_not_driven, driver_lock, is_new
+from harness.run.gives_up import GivesUp
 from harness.run.inprocess import run_inprocess
 from harness.run.measure import Measured, gpu_share, measure_all
 from harness.run.preflight import (
@@ -78,6 +80,7 @@ def run_search(
 
     Raises:
         HarnessError: bad input, before anything is written.
+        TrainingError: the first trials all failed.
     """
     deadline = None if time_budget is None else time.monotonic() + time_budget
     check_folder(folder, resume)
@@ -89,9 +92,10 @@ def run_search(
         resources = fit_resources(resources, shapes_of(space), console)
     settings = SearchSettings(space=space, seed=seed, dataset=_dataset(space.experiment))
     _connect(resources, console)
-    _open_folder(folder, settings, resources, console, notes)
-    search = Search(folder, space, seed, deadline)
-    execute(search, resources, console, space.search.trials, space.experiment.training.epochs, disk_budget)
+    with _driving(folder, resume):
+        _open_folder(folder, settings, resources, console, notes)
+        search = Search(folder, space, seed, deadline)
+        execute(search, resources, console, space.search.trials, space.experiment.training.epochs, disk_budget)
     return search
 
 
@@ -109,6 +113,7 @@ def run_replicates(
 
     Raises:
         HarnessError: bad input, before anything is written.
+        TrainingError: the first trials all failed.
     """
     check_folder(folder, resume)
     check_resources(resources)
@@ -121,9 +126,10 @@ def run_replicates(
     arms = {folder.name: experiment}
     settings = ReplicateSettings(arms=arms, dataset=_dataset(experiment))
     _connect(resources, console)
-    _open_folder(folder, settings, resources, console, notes)
-    study = Replicates(folder, arms, seeds)
-    execute(study, resources, console, len(seeds), experiment.training.epochs)
+    with _driving(folder, resume):
+        _open_folder(folder, settings, resources, console, notes)
+        study = Replicates(folder, arms, seeds)
+        execute(study, resources, console, len(seeds), experiment.training.epochs)
     return study
 
 
@@ -157,6 +163,7 @@ def run_ablation(
 
     Raises:
         HarnessError: bad input, before anything is written.
+        TrainingError: the first trials all failed.
     """
     check_folder(folder, resume)
     check_resources(resources)
@@ -173,11 +180,12 @@ def run_ablation(
     first = next(iter(arms.values()))
     settings = AblationSettings(ablation=ablation, scale=scale, seeds=replicates, race=race, dataset=_dataset(first))
     _connect(resources, console)
-    _open_folder(folder, settings, resources, console, notes)
-    study = _ablation_study(folder, settings, console, race)
-    tried = path_arms(len(ablation.factors)) if isinstance(study, GreedyPath) else len(arms)
-    planned = max(replicates, race or 0) * tried
-    execute(study, resources, console, planned, max(e.training.epochs for e in arms.values()))
+    with _driving(folder, resume):
+        _open_folder(folder, settings, resources, console, notes)
+        study = _ablation_study(folder, settings, console, race)
+        tried = path_arms(len(ablation.factors)) if isinstance(study, GreedyPath) else len(arms)
+        planned = max(replicates, race or 0) * tried
+        execute(study, resources, console, planned, max(e.training.epochs for e in arms.values()))
     return study
 
 
@@ -225,9 +233,14 @@ def execute(
     max_epochs: int,
     disk_budget: float | None = None,
 ) -> None:
-    """Run a study on the chosen executor, with its progress on the console."""
+    """Run a study on the chosen executor, with its progress on the console.
+
+    Raises:
+        TrainingError: the first trials all failed.
+    """
+    trials = GivesUp(Pruned(study, disk_budget))
     with Progress(console, planned, max_epochs) as progress:
-        shown = Displayed(Pruned(study, disk_budget), progress)
+        shown = Displayed(trials, progress)
         if resources.executor == "inprocess":
             torch.set_num_threads(max(1, int(resources.cpus_per_trial)))
             run_inprocess(shown)
@@ -235,6 +248,7 @@ def execute(
             from harness.run.ray_executor import run_on_ray
 
             run_on_ray(shown, resources)
+    trials.check()
 
 
 def fit_resources(resources: Resources, shapes: list[Experiment], console: Console) -> Resources:
@@ -304,17 +318,29 @@ def decoding(console: Console) -> Iterator[Callable[[int, int], None]]:
 
 
 def check_folder(folder: StudyFolder, resume: bool) -> None:
-    """Refuse to write into a study that is there unless resuming, and to resume one that is not.
+    """Refuse a study that another process runs, one that is there unless resuming, and to resume one that is not.
 
     Raises:
         StudyError: the name, and what to do.
     """
+    check_not_driven(folder)
+    _check_presence(folder, resume)
+
+
+@contextmanager
+def _driving(folder: StudyFolder, resume: bool) -> Iterator[None]:
+    """Be the only one who writes a study; another may have begun and ended it since `check_folder`."""
+    with driver_lock(folder):
+        _check_presence(folder, resume)
+        yield
+
+
+def _check_presence(folder: StudyFolder, resume: bool) -> None:
     if resume and not folder.settings.exists():
         raise StudyError(f"--resume: there is no study at {folder.path}; leave --resume out to start it")
-    if not resume and folder.path.exists():
-        raise StudyError(
-            f"study '{folder.name}' already exists at {folder.path}; go on with it by --resume, or give another --name"
-        )
+    if not resume and not is_new(folder):
+        fix = "go on with it by --resume" if folder.settings.exists() else "it has no study.yaml, so remove it"
+        raise StudyError(f"study '{folder.name}' already exists at {folder.path}; {fix}, or give another --name")
 
 
 def _open_folder(

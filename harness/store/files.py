@@ -14,13 +14,17 @@ _ON_THEIR_WAY = 4
 
 
 def write_bytes(path: Path, data: bytes) -> None:
-    """Replace a file atomically and durably."""
+    """Replace a file atomically and durably; where that fails, the disk full, nothing is left of the new one."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    with open(temporary, "wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
+    try:
+        with open(temporary, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
 
 
 class BackgroundWriter:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import resource
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -38,10 +41,28 @@ def test_the_old_file_stays_when_the_writer_is_interrupted(
     monkeypatch.setattr(os, call, interrupt)
     with pytest.raises(KeyboardInterrupt):
         write_text(tmp_path / "t", "new")
-    assert (tmp_path / "t").read_text() == "old"
+    assert [(p.name, p.read_text()) for p in tmp_path.iterdir()] == [("t", "old")]
     monkeypatch.undo()
     write_text(tmp_path / "t", "newer")
     assert [(p.name, p.read_text()) for p in tmp_path.iterdir()] == [("t", "newer")]
+
+
+@contextmanager
+def no_file_above(size: int) -> Iterator[None]:
+    """A disk on which a file can have so many bytes: the system refuses the rest, as where there is no room."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def test_where_there_is_no_room_the_old_file_stays_and_the_new_one_takes_none(tmp_path: Path) -> None:
+    write_bytes(tmp_path / "weights", b"old")
+    with pytest.raises(OSError, match="File too large"), no_file_above(100_000):
+        write_bytes(tmp_path / "weights", bytes(1_000_000))
+    assert [(p.name, p.read_bytes()) for p in tmp_path.iterdir()] == [("weights", b"old")]
 
 
 def test_the_bytes_are_on_disk_before_the_name_changes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 from collections.abc import Callable
 from pathlib import Path
 
@@ -99,3 +100,22 @@ def test_a_row_is_on_disk_before_append_returns(
     journal.append(epoch_row())
     assert len(synced) == 1
     assert synced[0].endswith(b"}\n")
+
+
+def test_a_row_for_which_there_is_no_room_is_no_row_and_the_next_one_is(
+    journal: Journal[EpochRow], epoch_row: Row
+) -> None:
+    journal.append(epoch_row(epoch=1))
+    size = journal.path.stat().st_size
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    # the system takes 40 bytes of the row and refuses the rest, as where the disk is full
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size + 40, before[1]))
+    try:
+        with pytest.raises(OSError, match="File too large"):
+            journal.append(epoch_row(epoch=2))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert journal.path.stat().st_size == size + 40
+    assert journal.read() == [epoch_row(epoch=1)]
+    journal.append(epoch_row(epoch=2))
+    assert journal.read() == [epoch_row(epoch=1), epoch_row(epoch=2)]

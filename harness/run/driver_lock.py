@@ -1,0 +1,114 @@
+"""One driver for one study: two processes that wrote the same journals would tear and double their rows.
+
+The lock is a `flock`, which the operating system gives back however its holder ends: the file that a killed driver
+leaves locks nobody out. A network file system is as good as its locks, see `harness.store.cache_folders`.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import socket
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from datetime import datetime
+from pathlib import Path
+
+from harness.errors import StudyError
+from harness.store import StudyFolder
+
+LOCK = "driver.lock"
+_NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP}
+
+
+@contextmanager
+def driver_lock(folder: StudyFolder) -> Iterator[None]:
+    """Be the only driver of a study, whose folder is made where it is missing, to the end of this context or process.
+
+    Raises:
+        StudyError: another process runs the study, or its folder cannot be written.
+    """
+    path = folder.path / LOCK
+    lock = _take(folder, path)
+    try:
+        os.ftruncate(lock, 0)
+        os.write(lock, f"pid {os.getpid()} on {socket.gethostname()}, since {datetime.now():%Y-%m-%d %H:%M}\n".encode())
+        yield
+    finally:
+        path.unlink(missing_ok=True)
+        os.close(lock)
+
+
+def check_not_driven(folder: StudyFolder) -> None:
+    """Look whether another process runs a study, without making anything: before minutes of preparation.
+
+    Raises:
+        StudyError: one does.
+    """
+    try:
+        lock = os.open(folder.path / LOCK, os.O_RDWR)
+    except (FileNotFoundError, NotADirectoryError):
+        return
+    except OSError as error:
+        raise _unwritable(folder, error) from error
+    try:
+        _lock(lock, folder)
+    finally:
+        os.close(lock)
+
+
+def is_new(folder: StudyFolder) -> bool:
+    """Whether nothing is there, or the lock alone: that of a driver that wrote nothing yet."""
+    return not folder.path.exists() or (
+        folder.path.is_dir() and [path.name for path in folder.path.iterdir()] == [LOCK]
+    )
+
+
+def _take(folder: StudyFolder, path: Path) -> int:
+    while True:
+        try:
+            folder.path.mkdir(parents=True, exist_ok=True)
+            # not inherited by the programs that this process starts: they may outlive it
+            lock = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+        except OSError as error:
+            raise _unwritable(folder, error) from error
+        with ExitStack() as unless_taken:
+            unless_taken.callback(os.close, lock)
+            _lock(lock, folder)
+            # whoever held it may have removed the file since
+            if _is_at(path, lock):
+                unless_taken.pop_all()
+                return lock
+
+
+def _lock(lock: int, folder: StudyFolder) -> None:
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        holder = os.pread(lock, 1000, 0).decode(errors="replace").strip() or "its lock names none"
+        raise StudyError(
+            f"study '{folder.name}' is run by another process ({holder}); wait for its end or stop it, then go on "
+            f"with --name {folder.name} --resume; or give another --name"
+        ) from None
+    except OSError as error:
+        if error.errno not in _NO_LOCKS:
+            raise
+        raise StudyError(
+            f"{folder.path} lies on a file system without locks ({error.strerror}), where two processes could write "
+            "one study; set HARNESS_RESULTS to a folder on another disk"
+        ) from error
+
+
+def _unwritable(folder: StudyFolder, error: OSError) -> StudyError:
+    return StudyError(
+        f"study '{folder.name}': {folder.path} cannot be written ({error.strerror}); mend that, or set HARNESS_RESULTS "
+        "to a folder that can"
+    )
+
+
+def _is_at(path: Path, descriptor: int) -> bool:
+    """Whether a path still names the file that was opened."""
+    with suppress(FileNotFoundError):
+        return os.path.samestat(path.stat(), os.fstat(descriptor))
+    return False
