@@ -11,6 +11,7 @@ from typing import NamedTuple
 import pytest
 
 from harness.cli import main
+from harness.cli.app import console
 from harness.data import write_desert
 
 SPACE = """
@@ -43,7 +44,8 @@ def results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture
 def harness(results: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Said]:
     """Call `harness WORDS...` in this process."""
-    monkeypatch.setenv("COLUMNS", "200")
+    # rows in one line each, whatever terminal the tests run in
+    monkeypatch.setattr(console, "width", 200)
 
     def call(*words: object) -> Said:
         monkeypatch.setattr(sys, "argv", ["harness", *map(str, words)])

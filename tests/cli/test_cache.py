@@ -34,8 +34,7 @@ def left(cache):
     return {p.name for p in cache.iterdir() if p.name not in {".building", "stranger"}}
 
 
-def test_list_shows_what_each_cache_is_its_size_and_whether_it_is_used(harness, cache, monkeypatch):
-    monkeypatch.setenv("COLUMNS", "200")  # rows in one line each
+def test_list_shows_what_each_cache_is_its_size_and_whether_it_is_used(harness, cache):
     said = harness("cache", "list")
     assert said.code == 0
     rows = [[cell.strip() for cell in line.split("│")[1:-1]] for line in said.out.splitlines() if line.startswith("│")]
