@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import time
 from datetime import datetime
 from typing import Annotated
@@ -30,12 +29,12 @@ def list_() -> None:
     if not entries:
         console.print(f"{cache_folder()} holds nothing", highlight=False, soft_wrap=True)
         return
-    table = Table("name", "what", "data set", "split", "size on disk", "last used", "in use")
+    # the name says what it is, of which data set (content, hashed), split and size; whole, since `clear` takes it
+    table = Table("name", "size", "last used", "in use", box=None, pad_edge=False)
+    table.columns[0].no_wrap = True
     for entry in entries:
-        used = datetime.fromtimestamp(entry.last_used).strftime("%Y-%m-%d %H:%M")
-        kind, data, split = _about(entry.folder.name)
-        table.add_row(entry.folder.name, kind, data, split, decimal(entry.size), used, "yes" if entry.in_use else "no")
-    table.columns[0].overflow = "fold"
+        used = datetime.fromtimestamp(entry.last_used).strftime("%m-%d %H:%M")
+        table.add_row(entry.folder.name, decimal(entry.size), used, "yes" if entry.in_use else "no")
     total, limit = decimal(sum(entry.size for entry in entries)), decimal(size_limit())
     console.print(table)
     console.print(f"{total} of at most {limit} in {cache_folder()}", highlight=False, soft_wrap=True)
@@ -73,11 +72,3 @@ def _chosen(names: list[str], all_: bool, older_than: float | None) -> list[Cach
     before = time.time() - (older_than or 0) * _DAY
     chosen = [entries[name] for name in dict.fromkeys(names)] if names else list(entries.values())
     return [entry for entry in chosen if entry.last_used <= before]
-
-
-def _about(name: str) -> tuple[str, str, str]:
-    """Kind, data set and split of a cache: the parts of its name that look like them."""
-    kind, *parts = name.split("-")
-    data = next((part for part in parts if re.fullmatch("[0-9a-f]{16}", part)), "")
-    split = next((part for part in parts if part in ("train", "val", "test")), "")
-    return kind, data, split
