@@ -61,7 +61,7 @@ def train_batches(
     Fourier steps. These come before every other step of the policy, and CutMix after, on the finished batch,
     wherever they stand in it.
 
-    Yields images, uint8 RGB (N 3 H W) in channels-last memory, and truth, int64 (N H W), class indices and IGNORE.
+    Yields images, uint8 RGB (N 3 H W) in channels-last memory, and truth, uint8 (N H W), class indices and IGNORE.
     Raises ConfigError where no batch would be left, a step is wrong, or a step crops masks that are to be resized
     bilinearly; DataError for frames of another size, frames without masks, raw ids that are not listed, a `truth`
     of other frames, or `truth` or `style` missing where needed.
@@ -106,7 +106,7 @@ def eval_batches(
     The truth has the size of `frames`, or that of `truth`, the same frames opened at another size. `bilinear`
     resizes the classes of `truth` bilinearly to the size of `frames`: the fault `protocol.bilinear_masks`. `stored`
     (frames h w C) comes in the place of the images. Yields images, uint8 RGB (N 3 H W) in channels-last memory, and
-    truth, int64 (N H W), class indices and IGNORE.
+    truth, uint8 (N H W), class indices and IGNORE.
     Raises DataError for frames without masks, raw ids that are not listed, or a `truth` of other frames, or none
     where `bilinear` needs it.
     """
@@ -125,7 +125,7 @@ def stored_batches(
     """Yield one epoch of what is stored per frame, in the order in which `train_batches` shuffles the frames.
 
     `inputs` gives an array (h w C) by frame number, `truths` classes uint8 (H W). Yields inputs (N C h w) in
-    channels-last memory and truth, int64 (N H W). Raises ConfigError where no batch would be left.
+    channels-last memory and truth, uint8 (N H W). Raises ConfigError where no batch would be left.
     """
     batches = _slices(_order(frames, seed, epoch), batch_size, drop_last)
     return _load(_StoredBatches(inputs, truths), batches, 0)  # reading costs less than a worker's handing over
@@ -262,6 +262,8 @@ def _load(dataset: Dataset, batches: list[list[int]], workers: int) -> Iterator[
         num_workers=workers,
         multiprocessing_context=_context() if workers else None,
         worker_init_fn=_start_worker,
+        # copied to a GPU while it computes; everything travels as uint8, or as features, and widens there
+        pin_memory=torch.cuda.is_available(),
         # its own generator, or every epoch would draw a worker seed from torch's global one
         generator=torch.Generator(),
     )
@@ -272,9 +274,7 @@ def _receive(loader: DataLoader) -> Iterator[Batch]:
     for batch in loader:
         if isinstance(batch, DataError):
             raise batch
-        images, truth = batch
-        # classes travel between processes as uint8, an eighth of int64
-        yield images, truth.long()
+        yield batch
 
 
 def _context() -> multiprocessing.context.BaseContext:

@@ -90,7 +90,7 @@ def evaluate(
         stored=None if cache is None or looks or _adapts(model, experiment) else cache.of_frames(frames.images),
     )
     for images, truth in batches:
-        images, truth = images.to(device, non_blocking=True), truth.to(device, non_blocking=True)
+        images, truth = images.to(device, non_blocking=True), truth.to(device, non_blocking=True).long()
         size = truth.shape[-2:]
         with evaluating(model, experiment.evaluation.batchnorm), torch.inference_mode():
             # one look stays at the model's own stride: the loss enlarges it faster than two steps would

@@ -260,7 +260,7 @@ def _groups(batches, size: int):  # noqa: ANN001, ANN202
 
 def _forward(session: Session, images: Tensor, truth: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
     images = images.to(session.device, non_blocking=True)
-    truth = truth.to(session.device, non_blocking=True)
+    truth = truth.to(session.device, non_blocking=True).long()
     logits = forward(session.model, images, session.experiment)
     return session.loss(logits, truth)
 

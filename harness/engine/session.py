@@ -130,7 +130,7 @@ class Session:
         return open_stored(
             name,
             len(self.train_frames.frames),
-            lambda: (truth.to(torch.uint8).numpy() for _, truth in self._in_file_order(view)),
+            lambda: (truth.numpy() for _, truth in self._in_file_order(view)),
         )
 
     def _draw(self, view: int) -> list[Any]:

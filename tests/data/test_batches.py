@@ -64,7 +64,7 @@ def test_training_batches_have_shapes_types_and_a_smaller_last_one(frames):
     batches = epoch_of(frames)
     assert [tuple(images.shape) for images, _ in batches] == [(2, 3, *SIZE), (2, 3, *SIZE), (1, 3, *SIZE)]
     for images, truth in batches:
-        assert images.dtype == torch.uint8 and truth.dtype == torch.int64
+        assert images.dtype == torch.uint8 and truth.dtype == torch.uint8
         assert truth.shape == (len(images), *SIZE)
         assert ((truth < 10) | (truth == IGNORE)).all()
 
@@ -151,7 +151,7 @@ def test_evaluation_yields_every_frame_in_file_order(frames):
     assert [len(images) for images, _ in batches] == [2, 2, 1]
     assert np.array_equal(images.permute(0, 2, 3, 1).numpy(), frames.images)
     assert np.array_equal(truth.numpy(), TAXONOMY.to_classes(np.asarray(frames.masks), "x"))
-    assert truth.dtype == torch.int64
+    assert truth.dtype == torch.uint8
 
 
 def test_the_truth_may_come_at_native_size(frames, frames_root):
@@ -240,7 +240,7 @@ def test_bilinear_masks_are_the_native_classes_resized_by_pil(frames, native):
     ]
     scored = eval_batches(frames, TAXONOMY, batch_size=5, workers=0, truth=native, bilinear=True)
     images, truth = next(iter(scored))
-    assert np.array_equal(truth.numpy(), expected) and truth.dtype == torch.int64
+    assert np.array_equal(truth.numpy(), expected) and truth.dtype == torch.uint8
     assert np.array_equal(images.permute(0, 2, 3, 1).numpy(), frames.images)
     trained = epoch_of(frames, NONE, protocol=BILINEAR, truth=native, batch_size=5)
     order = [int(np.flatnonzero((images == image).all((1, 2, 3)))[0]) for image in trained[0][0]]

@@ -353,7 +353,7 @@ def test_a_groups_gradient_is_that_of_all_its_images_at_once(
     assert len(taken) == len(groups)
     for (weights, found), size, end in zip(taken, groups, np.cumsum(groups), strict=True):
         part = slice(end - size, end)
-        expected = _gradients_by_hand(session, weights, images[part], truth[part])
+        expected = _gradients_by_hand(session, weights, images[part], truth[part].long())
         for mine, reference in zip(found, expected, strict=True):
             torch.testing.assert_close(mine, reference, rtol=1e-4, atol=1e-6)
 
