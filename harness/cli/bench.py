@@ -6,16 +6,13 @@ from collections.abc import Iterable
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from harness.cli.app import app, console
 from harness.config import did_you_mean
 from harness.errors import ConfigError
-
-if TYPE_CHECKING:
-    from harness.bench.workplace import Workplace
 
 #: every benchmark, a module of harness.bench, and the packages that not every machine with torch has
 NEEDS = {
@@ -51,19 +48,18 @@ def bench(
     folder = write or (None if quick else results_folder() / "bench")
     command = " ".join(["harness bench", *(names or []), *["--quick"] * quick])
     for name in chosen:
+        module, rows, paths = import_module(f"harness.bench.{name}"), [], []
         with workplace(console) as place:
-            title, rows = _run(name, place, quick)
-        if not rows:
-            continue
-        console.print(on_screen(f"{title} (--quick: too small to judge by)" if quick else title, rows))
-        if folder is not None:
-            for path in write_sheet(folder / machine_name(), name, title, rows, about(command)):
-                console.print(f"→ {path}", highlight=False, soft_wrap=True)
-
-
-def _run(name: str, place: Workplace, quick: bool) -> tuple[str, list]:
-    module = import_module(f"harness.bench.{name}")
-    return module.TITLE, list(module.rows(place, quick))
+            for row in module.rows(place, quick):
+                rows.append(row)
+                if folder is not None:
+                    # after every row: the next one may take half an hour
+                    paths = write_sheet(folder / machine_name(), name, module.TITLE, rows, about(command))
+        if rows:
+            title = f"{module.TITLE} (--quick: too small to judge by)" if quick else module.TITLE
+            console.print(on_screen(title, rows))
+        for path in paths:
+            console.print(f"→ {path}", highlight=False, soft_wrap=True)
 
 
 def _chosen(names: Iterable[str]) -> list[str]:
