@@ -113,14 +113,19 @@ def open_frames(
     Raises DataError: a file that breaks a rule, no masks, frames of several sizes where `size` is None, or
     too little room on the disk or under the cache's limit.
     """
-    frames = [f for f in list_frames(root, split) if not masks or f.mask is not None]
-    if not frames:
-        raise DataError(f"{root / split}: no frame has a mask, so nothing can be trained or scored; add Segmentation/")
     side = "native" if size is None else f"{size[0]}x{size[1]}"
     kind = "" if masks else "-images"
     depth = "-8bit" if allow_8bit else ""
     name = f"frames-v{_CACHE_VERSION}-{dataset_fingerprint(root)}-{split}-{side}{kind}{depth}"
-    return _load(_built(name, lambda folder: _write(folder, frames, size, masks, allow_8bit)))
+    # the frames are listed and checked only where they are decoded: the name holds the content of them all
+    return _load(_built(name, lambda folder: _write(folder, _wanted(root, split, masks), size, masks, allow_8bit)))
+
+
+def _wanted(root: Path, split: str, masks: bool) -> list[Frame]:
+    frames = [f for f in list_frames(root, split) if not masks or f.mask is not None]
+    if not frames:
+        raise DataError(f"{root / split}: no frame has a mask, so nothing can be trained or scored; add Segmentation/")
+    return frames
 
 
 def _built(name: str, build: Callable[[Path], None]) -> Path:

@@ -138,11 +138,10 @@ def dataset_fingerprint(root: Path) -> str:
     The files are read in full once per process; a change of any name, size or time of change reads them
     again.
     """
-    paths = sorted(p for split in existing_splits(root) for p in _frame_files(root / split))
-    if not paths:
+    stamps = sorted(stamp for split in existing_splits(root) for stamp in _stamps(root, split))
+    if not stamps:
         raise DataError(_missing_folder(root, "train"))
-    stats = ((p.relative_to(root).as_posix(), p.stat()) for p in paths)
-    return _content_hash(root.resolve(), tuple((name, s.st_size, s.st_mtime_ns) for name, s in stats))
+    return _content_hash(root.resolve(), tuple(stamps))
 
 
 def read_in_order(read: Callable[[T], R], items: Sequence[T]) -> Iterator[R]:
@@ -165,15 +164,24 @@ def _file_hash(path: Path) -> bytes:
     return hashlib.blake2b(path.read_bytes(), digest_size=16).digest()
 
 
-def _frame_files(split_folder: Path) -> list[Path]:
-    return [*_files(split_folder / IMAGES, _IMAGE_SUFFIXES), *_files(split_folder / MASKS, (".png",))]
+def _stamps(root: Path, split: str) -> Iterator[tuple[str, int, int]]:
+    """Name below the root, size and time of change of the files of a split: looked at by every trial that starts."""
+    for kind, suffixes in ((IMAGES, _IMAGE_SUFFIXES), (MASKS, (".png",))):
+        for entry in _entries(root / split / kind, suffixes):
+            stat = entry.stat()
+            yield f"{split}/{kind}/{entry.name}", stat.st_size, stat.st_mtime_ns
 
 
 def _files(folder: Path, suffixes: tuple[str, ...]) -> list[Path]:
+    return sorted(Path(entry.path) for entry in _entries(folder, suffixes))
+
+
+def _entries(folder: Path, suffixes: tuple[str, ...]) -> list[os.DirEntry[str]]:
     if not folder.is_dir():
         return []
-    # names with a leading dot are what file managers leave behind ("._0000060.png")
-    return sorted(p for p in folder.iterdir() if p.suffix.lower() in suffixes and not p.name.startswith("."))
+    with os.scandir(folder) as entries:
+        # names with a leading dot are what file managers leave behind ("._0000060.png")
+        return [e for e in entries if e.name.lower().endswith(suffixes) and not e.name.startswith(".")]
 
 
 def _naming_problems(folder: Path, files: list[Path], images: dict[str, Path]) -> list[str]:
