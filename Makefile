@@ -20,11 +20,10 @@ lint: .venv/ready
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
-# the newest versions that go together on every Python from 3.10; names and versions only
+# versions that go together on every Python from 3.10, names and versions only: those that are pinned stay
 constraints: .venv/ready
-	(echo "# Versions that are tested together. Written by: make constraints"; \
-	 $(BIN)/uv pip compile -q --universal --python-version 3.10 --extra dev --no-header --no-annotate \
-	 --no-emit-index-url --no-emit-find-links pyproject.toml) > constraints.new && mv constraints.new constraints.txt
+	$(BIN)/uv pip compile -q --universal --python-version 3.10 --extra dev --no-header --no-annotate \
+	 --no-emit-index-url --no-emit-find-links -o constraints.txt pyproject.toml
 
 clean:
 	rm -rf .venv
