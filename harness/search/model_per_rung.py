@@ -8,11 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import numpy as np
-
 from harness.config import Space
 from harness.search.parzen import Point, encode, parzen_draw
-from harness.search.values import Outcome, Picked, random_pick
+from harness.search.values import Outcome, Picked, draws_of, random_pick
 
 #: results that a rung needs before it is modelled
 MIN_RESULTS = 12
@@ -25,19 +23,23 @@ class ModelPerRung:
 
     def __init__(self, space: Space, rungs: Sequence[int], seed: int) -> None:
         self.space, self.last = space, space.experiment.training.epochs
-        self.rng = np.random.default_rng(seed)
-        self.results: dict[int, list[tuple[float, Point]]] = {epoch: [] for epoch in (*rungs, self.last)}
+        self.seed = seed
+        #: by rung, the scores by trial
+        self.results: dict[int, dict[int, float]] = {epoch: {} for epoch in (*rungs, self.last)}
         self.points: dict[int, Point] = {}
         #: trials without a result at any rung
         self.under_way: dict[int, Point] = {}
 
     def draw(self, number: int) -> Picked:
         """The model's next values, or random ones."""
-        results = next((r for r in reversed(self.results.values()) if len(r) >= MIN_RESULTS), None)
-        if results is None or self.rng.random() < RANDOM_SHARE:
-            picked = random_pick(self.space, self.rng)
+        rng = draws_of(self.seed, number)
+        scores = next((r for r in reversed(self.results.values()) if len(r) >= MIN_RESULTS), None)
+        if scores is None or rng.random() < RANDOM_SHARE:
+            picked = random_pick(self.space, rng)
         else:
-            picked = parzen_draw(self.space, results, self.under_way.values(), self.rng)
+            # by number, not by arrival: a resumed study hears of its trials in that order
+            results = [(scores[trial], self.points[trial]) for trial in sorted(scores)]
+            picked = parzen_draw(self.space, results, self.under_way.values(), rng)
         self.started(number, picked)
         return picked
 
@@ -57,5 +59,5 @@ class ModelPerRung:
         self.under_way.pop(number, None)
 
     def _add(self, number: int, epoch: int, score: float) -> None:
-        self.results[epoch].append((score, self.points[number]))
+        self.results[epoch][number] = score
         self.under_way.pop(number, None)

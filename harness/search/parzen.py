@@ -39,7 +39,7 @@ def parzen_draw(
     """Values that are likely among the good results and unlikely among the others.
 
     Args:
-        results: scores and values, in the order of their arrival.
+        results: scores and values, in the order of the trials.
         under_way: values without a result yet; counted with the others, so that they are not drawn again.
     """
     ranked = sorted(range(len(results)), key=lambda i: -results[i][0])

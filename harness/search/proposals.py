@@ -40,8 +40,7 @@ class Proposals:
         trials = study.get_trials(deepcopy=False)
         self._study_id = self.storage.get_study_id_from_name(folder.name)
         self._started = len(trials)
-        # a resumed source must not draw its first values again
-        self.source = value_source(space, seed + len(trials))
+        self.source = value_source(space, seed, len(trials))
         self.live: dict[int, _Live] = {}
         self.unfinished: list[FrozenTrial] = [t for t in trials if t.state is TrialState.RUNNING]
         for trial in trials:

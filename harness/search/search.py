@@ -40,6 +40,8 @@ class Search:
         self.running: dict[str, _Running] = {}
         self.paused: dict[str, _Running] = {}
         self.cut: dict[str, _Running] = {}
+        #: whether a signal ended its run before its time
+        self.interrupted = False
         self._replay()
 
     def next_trial(self) -> Trial | None:

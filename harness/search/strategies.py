@@ -20,14 +20,15 @@ def rung_rule(config: SearchConfig, max_epochs: int) -> RungRule:
     return rule(config.grace_epochs, config.reduction_factor, max_epochs)
 
 
-def value_source(space: Space, seed: int) -> Source:
-    """Where values come from."""
+def value_source(space: Space, seed: int, started: int = 0) -> Source:
+    """Where the values of the trials after the first `started` come from."""
     config = space.search
     if config.strategy in ("random", "random_asha", "random_promote"):
         return RandomValues(space, seed)
+    # Optuna's samplers keep their random state to themselves: a resumed one must not draw its first values again
     if config.strategy in ("tpe", "asha"):
-        return tpe_values(space, seed)
+        return tpe_values(space, seed + started)
     if config.strategy == "gp_asha":
-        return gp_values(space, seed)
+        return gp_values(space, seed + started)
     rungs = rung_epochs(config.grace_epochs, config.reduction_factor, space.experiment.training.epochs)
     return ModelPerRung(space, rungs, seed)

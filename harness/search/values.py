@@ -36,11 +36,11 @@ class RandomValues:
     """Every value drawn alone."""
 
     def __init__(self, space: Space, seed: int) -> None:
-        self.space, self.rng = space, np.random.default_rng(seed)
+        self.space, self.seed = space, seed
 
     def draw(self, number: int) -> Picked:
-        """Values that depend on nothing but the seed."""
-        return random_pick(self.space, self.rng)
+        """Values that depend on nothing but the seed and the trial's number."""
+        return random_pick(self.space, draws_of(self.seed, number))
 
     def started(self, number: int, picked: Picked) -> None:
         """Nothing is learnt."""
@@ -50,6 +50,11 @@ class RandomValues:
 
     def ended(self, number: int, outcome: Outcome, score: float | None) -> None:
         """Nothing is learnt."""
+
+
+def draws_of(seed: int, number: int) -> np.random.Generator:
+    """The random numbers of one trial's values: a search that was interrupted draws what it would have drawn."""
+    return np.random.default_rng((seed, number))
 
 
 def random_pick(space: Space, rng: np.random.Generator) -> Picked:

@@ -133,7 +133,7 @@ def test_a_complete_trial_is_a_result_at_the_last_epoch_and_a_failed_one_is_none
     for number, outcome in enumerate(["complete", "stopped", "failed"]):
         source.draw(number)
         source.ended(number, outcome, 0.5)
-    assert [score for score, _ in source.results[9]] == [0.5]
+    assert source.results[9] == {0: 0.5}
     assert not source.under_way
 
 
@@ -144,3 +144,19 @@ def test_a_trial_is_under_way_until_its_first_result(make_space):
     assert set(source.under_way) == {0, 1}
     source.reported(0, 1, 0.5)
     assert set(source.under_way) == {1}
+
+
+def test_a_source_that_hears_of_its_trials_again_in_another_order_draws_the_same_next_values(make_space):
+    space, rng = make_space(), np.random.default_rng(3)
+    picks, scores = [random_pick(space, rng) for _ in range(40)], rng.random(40)
+
+    def told(order) -> ModelPerRung:
+        source = ModelPerRung(space, [1, 3], seed=0)
+        for number in range(40):
+            source.started(number, picks[number])
+        for number in order:
+            source.reported(int(number), 1, scores[number])
+        return source
+
+    first, resumed = told(rng.permutation(40)), told(range(40))
+    assert [first.draw(number) for number in range(40, 60)] == [resumed.draw(number) for number in range(40, 60)]
