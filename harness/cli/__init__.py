@@ -4,6 +4,7 @@ from harness.cli import (  # noqa: F401  (importing registers their commands)
     ablations,
     bench,
     cache,
+    chaos,
     data,
     models,
     rerun,
