@@ -1,0 +1,246 @@
+"""The page of a search: the winner and what it cost, the figures, every trial, and where it all comes from."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from harness.config import Space, apply_overrides, to_overrides
+from harness.report.html.figured import Figured
+from harness.report.html.pictures import pictures_section
+from harness.report.html.search_data import SearchData, read_search_data
+from harness.report.html.search_figures import search_figures
+from harness.report.html.sections import Block, Command, Fact, Facts, Page, Rows, Section, Words, rows_from, shown
+from harness.report.html.shared_sections import created, failures_section, flat, hours, provenance_section, study_word
+from harness.report.html.trial_table import trial_section
+from harness.report.unreached import Unreached, find_unreached
+from harness.search import default_pick
+from harness.stats import mean_interval
+from harness.store import EpochRow, StudyFolder, TrialRow, best_epoch
+
+_PAIRS = 20
+#: how the keys of figures of one parameter begin
+_SLICE = "slice-"
+
+
+@dataclass(frozen=True)
+class _Search:
+    """A search and its ended trials; `ranking`: those with a score, as `harness export` ranks them.
+
+    `baseline` is the trial of the default Experiment; none: it was not tried, or has not ended.
+    """
+
+    folder: StudyFolder
+    data: SearchData
+    rows: tuple[TrialRow, ...]
+    ranking: tuple[TrialRow, ...]
+    baseline: TrialRow | None
+
+    @property
+    def space(self) -> Space:
+        return self.data.space
+
+
+def search_page(folder: StudyFolder) -> Page:
+    """Everything that a search's folder says, the answer first.
+
+    Raises:
+        StudyError, ConfigError: the folder holds no search.
+    """
+    data = read_search_data(folder)
+    return assemble(folder, data, search_figures(data))
+
+
+def assemble(folder: StudyFolder, data: SearchData, figures: Sequence[Figured]) -> Page:
+    """A search's page with the figures given."""
+    search = _search(folder, data)
+    sections = [
+        _answer_section(search),
+        confirmation_section(folder),
+        *_figure_sections(figures),
+        pictures_section(folder),
+        trial_section(search.rows, search.space) if search.rows else None,
+        failures_section(folder, search.rows),
+        _unreached_section(search),
+        provenance_section(folder),
+    ]
+    config = search.space.search
+    about = ("Search", f"{len(search.rows)} of {config.trials} trials", f"strategy {config.strategy}", created(folder))
+    return Page(folder.name, tuple(filter(None, about)), tuple(s for s in sections if s is not None))
+
+
+def _figure_sections(figures: Sequence[Figured]) -> list[Section]:
+    """The figures of the whole study, and those of one parameter each."""
+    slices = tuple(one for one in figures if one.key.startswith(_SLICE))
+    others = tuple(one for one in figures if one not in slices)
+    found = [Section("figures", "What the trials show", others)] if others else []
+    return [*found, *([Section("slices", "Score against each parameter", slices)] if slices else [])]
+
+
+def confirmation_section(folder: StudyFolder) -> Section | None:
+    """What the best trials score with further seeds; none where they were not confirmed (`confirm.json`)."""
+    path = folder.path / "confirm.json"
+    if not path.exists():
+        return None
+    rows = tuple((name, shown(value)) for name, value in flat(json.loads(path.read_text())).items())
+    words = Words("The best trials, trained again with further seeds.")
+    return Section("confirmation", "Confirmation", (words, Rows("", ("", ""), rows)))
+
+
+def _search(folder: StudyFolder, data: SearchData) -> _Search:
+    rows = tuple(trial.row for trial in data.trials if trial.row is not None)
+    ranking = tuple(trial.row for trial in data.ranked if trial.row is not None)
+    default = default_pick(data.space) if data.space.search.default_first else None
+    baseline = next((row for row in rows if row.number == 0 and row.picked == default), None)
+    return _Search(folder, data, rows, ranking, baseline)
+
+
+def _answer_section(search: _Search) -> Section:
+    if not search.ranking:
+        words = Words("No trial has ended with a score, so there is no winner yet.", "warning")
+        return Section("answer", "The answer", (words, Facts((_cost(search),))))
+    winner = search.ranking[0]
+    facts = Facts((_score(search, winner), _gain(search, winner), _cost(search)))
+    return Section(
+        "answer",
+        "The answer",
+        (_lead(search, winner), facts, *_cautions(search), _values(search, winner), _next(search)),
+    )
+
+
+def _lead(search: _Search, winner: TrialRow) -> Words:
+    if winner == search.baseline:
+        return Words("The default Experiment itself, trial 0, scored highest: no trial did better.", "lead")
+    changed = _changed(search, winner)
+    differs = f"; it differs from the default Experiment in {len(changed)} of its {len(winner.picked)} values"
+    return Words(f"Trial {winner.number} scored highest of {len(search.ranking)}{differs if changed else ''}.", "lead")
+
+
+def _score(search: _Search, winner: TrialRow) -> Fact:
+    """The winner's score: the mean where its values ran to their end with several seeds."""
+    alike = [row for row in search.ranking if row.picked == winner.picked and row.outcome == "complete"]
+    same = [row.score for row in alike if row.score is not None]
+    term = f"{search.data.score_title} of trial {winner.number}"
+    if len(same) > 1:
+        mean, low, high = mean_interval(np.array(same))
+        words = f"mean of {len(same)} seeds; 95 % interval {low:.4f} to {high:.4f}"
+        return Fact(term, f"{mean:.4f}", (words,))
+    at = f"at epoch {winner.best_epoch} of {winner.epochs} run" + (
+        ", where it was stopped: it did not run to its end" if winner.outcome == "stopped" else ""
+    )
+    return Fact(term, f"{winner.score:.4f}", (at, "one seed, so no interval; `--confirm 3` gives one"))
+
+
+def _gain(search: _Search, winner: TrialRow) -> Fact:
+    """The winner against trial 0, at the same number of epochs where trial 0 was stopped earlier."""
+    base, term = search.baseline, "against the default Experiment"
+    if base is None:
+        return Fact(term, "–", ("It was not tried: the space does not contain it, or `default_first` is off.",))
+    if base == winner:
+        return Fact(term, "–", ("It is the winner.",))
+    if base.score is None:
+        return Fact(term, "–", ("Trial 0, the default Experiment, ended without a score.",))
+    at_end = f"trial 0 scored {base.score:.4f}"
+    if base.outcome == "complete":
+        return Fact(term, _signed(winner.score - base.score), (at_end,))
+    upto = _best_until(search.data.by_id[winner.trial].epochs, base.epochs)
+    epochs = "1 epoch" if base.epochs == 1 else f"{base.epochs} epochs"
+    words = (
+        f"{at_end} when it was stopped after {epochs}",
+        f"after as many the winner had {upto:.4f}; how far trial 0 would have come is not known",
+    )
+    return Fact(f"{term}, after {epochs}", _signed(upto - base.score), words)
+
+
+def _best_until(rows: Sequence[EpochRow], epochs: int) -> float:
+    best = best_epoch(row for row in rows if row.epoch <= epochs)
+    return float("nan") if best is None else best.score
+
+
+def _cost(search: _Search) -> Fact:
+    rows = search.rows
+    counted = [(word, sum(row.outcome == word for row in rows)) for word in ("complete", "stopped", "failed")]
+    kinds = ", ".join(f"{count} {word}" for word, count in counted if count)
+    epochs, planned = sum(row.epochs for row in rows), sum(trial.planned for trial in search.data.trials if trial.row)
+    spent, on_what = hours(search.folder, rows)
+    share = f" ({100 * epochs / planned:.0f} %)" if planned else ""
+    words = (on_what, f"{len(rows)} trials: {kinds or 'none'}", f"{epochs} epochs run of {planned} planned{share}")
+    return Fact("cost", spent, words)
+
+
+def _cautions(search: _Search) -> list[Words]:
+    found, scored = [], len(search.ranking)
+    if scored > 1:
+        found.append(
+            Words(
+                f"The winner is the highest of {scored} scores, each of one training: part of its lead is luck, and "
+                "trained again it will score lower on average. Only new seeds say how much of the gap is real."
+            )
+        )
+    if search.space.experiment.protocol.select_on_test:
+        found.append(Words("Trials were chosen on the test frames: the score is no estimate for new ones.", "warning"))
+    left = search.space.search.trials - len(search.rows)
+    if left > 0:
+        found.append(Words(f"{left} of {search.space.search.trials} trials have not ended: the winner may change."))
+    return found
+
+
+def _values(search: _Search, winner: TrialRow) -> Rows:
+    """The winner's values beside the default's; those that differ are marked."""
+    base = default_pick(search.space) or {}
+    names = [name for name in search.space.parameters if name in winner.picked]
+    columns = ("parameter", f"trial {winner.number}", *(["default"] if base else []), "field")
+    rows = [
+        (
+            name,
+            shown(winner.picked[name]),
+            *([shown(base.get(name))] if base else []),
+            search.space.parameters[name].field,
+        )
+        for name in names
+    ]
+    changed = _changed(search, winner)
+    marked = tuple(i for i, name in enumerate(names) if name in changed)
+    caption = "Its values" + ("; marked: other than the default's" if marked else "")
+    return Rows(caption, columns, tuple(rows), marked=marked)
+
+
+def _changed(search: _Search, winner: TrialRow) -> list[str]:
+    base = default_pick(search.space)
+    return [] if base is None else [name for name, v in winner.picked.items() if base.get(name) != v]
+
+
+def _next(search: _Search) -> Command:
+    study = study_word(search.folder)
+    lines = (f"harness export {study} -o best.yaml", "harness train best.yaml --seeds 3")
+    return Command(lines, "To train it with several seeds, which also gives its interval:")
+
+
+def _unreached_section(search: _Search) -> Section | None:
+    """Pairs of trials whose values differ and whose losses do not; none where every value changed something."""
+    found = find_unreached(
+        search.rows,
+        {trial.trial: trial.epochs for trial in search.data.trials},
+        lambda row: apply_overrides(search.space.experiment, to_overrides(search.space, row.picked)),
+    )
+    if not found:
+        return None
+    words = (
+        "These trials have other values and the same losses to the last bit. Such a parameter does not reach the "
+        "training, or nothing that it acts on was there."
+    )
+    more = [Words(f"and {len(found) - _PAIRS} more pairs", "muted")] if len(found) > _PAIRS else []
+    blocks: tuple[Block, ...] = (Words(words, "warning"), rows_from("", [_pair(p) for p in found[:_PAIRS]]), *more)
+    return Section("unreached", "Values that changed nothing", blocks)
+
+
+def _pair(pair: Unreached) -> dict[str, object]:
+    differ = ", ".join(f"{name} ({shown(a)} / {shown(b)})" for name, (a, b) in pair.parameters.items())
+    return {"trials": f"{pair.first.number}, {pair.second.number}", "epochs compared": pair.epochs, "differ in": differ}
+
+
+def _signed(value: float) -> str:
+    return "–" if value != value else f"{value:+.4f}".replace("-", "−")
