@@ -13,6 +13,7 @@ from harness.data import Frame, Taxonomy, read_image, read_mask
 from harness.engine.evaluate import evaluating
 from harness.engine.inference import View, class_logits, predicted_classes
 from harness.engine.trained import Trained
+from harness.engine.windows import window_logits
 from harness.store import write_bytes
 
 #: how much of the class colour an overlay shows
@@ -20,19 +21,31 @@ OVERLAY_OPACITY = 0.5
 _GAP = 4
 
 
-def predict_classes(trained: Trained, image: np.ndarray, looks: tuple[View, ...]) -> np.ndarray:
-    """Class indices uint8 (H W) of an RGB uint8 image (H W 3) of any size."""
-    height, width = trained.experiment.data.input_size
-    seen = cv2.resize(image, (width, height), interpolation=cv2.INTER_LINEAR)
+def predict_classes(
+    trained: Trained, image: np.ndarray, looks: tuple[View, ...], overlap: float | None = None
+) -> np.ndarray:
+    """Class indices uint8 (H W) of an RGB uint8 image (H W 3) of any size.
+
+    Args:
+        looks: the views that are averaged.
+        overlap: share of a side that windows of the input size have in common; none: the image is resized whole.
+
+    Raises:
+        DataError: windows are asked for, and the image is smaller than one.
+    """
     device = next(trained.model.parameters()).device
-    images = torch.from_numpy(seen).permute(2, 0, 1)[None].to(device)
-    with evaluating(trained.model, trained.experiment.evaluation.batchnorm):
-        logits = class_logits(trained.model, images, image.shape[:2], trained.experiment, looks)
+    if overlap is not None:
+        logits = window_logits(trained, _batch_of(image, device), looks, overlap)
+    else:
+        height, width = trained.experiment.data.input_size
+        seen = _batch_of(cv2.resize(image, (width, height), interpolation=cv2.INTER_LINEAR), device)
+        with evaluating(trained.model, trained.experiment.evaluation.batchnorm):
+            logits = class_logits(trained.model, seen, image.shape[:2], trained.experiment, looks)
     return predicted_classes(logits, trained.experiment, trained.taxonomy)[0].to(torch.uint8).cpu().numpy()
 
 
 def write_predictions(
-    trained: Trained, frames: tuple[Frame, ...], out: Path, looks: tuple[View, ...]
+    trained: Trained, frames: tuple[Frame, ...], out: Path, looks: tuple[View, ...], overlap: float | None = None
 ) -> Iterator[Path]:
     """Predict each frame and write `raw`, `colour`, `overlay` and `side_by_side` under `out`.
 
@@ -43,14 +56,16 @@ def write_predictions(
         (out / name).mkdir(parents=True, exist_ok=True)
     for frame in frames:
         image = read_image(frame.image)
-        classes = predict_classes(trained, image, looks)
+        classes = predict_classes(trained, image, looks, overlap)
         colour = trained.taxonomy.to_colour(classes)
-        truth = _truth_colours(frame, trained.taxonomy)
+        truth = true_classes(frame, trained.taxonomy)
+        truth_colour = None if truth is None else trained.taxonomy.to_colour(truth)
         name = f"{frame.image.stem}.png"
         write_rgb(out / "colour" / name, colour)
         write_rgb(out / "overlay" / name, overlay(image, colour))
-        write_rgb(out / "side_by_side" / name, side_by_side(*(p for p in (image, truth, colour) if p is not None)))
-        _write_png(out / "raw" / name, trained.taxonomy.to_raw(classes))
+        pictures = (image, truth_colour, colour)
+        write_rgb(out / "side_by_side" / name, side_by_side(*(p for p in pictures if p is not None)))
+        write_raw(out / "raw" / name, trained.taxonomy, classes)
         yield out / "raw" / name
 
 
@@ -66,16 +81,26 @@ def side_by_side(*pictures: np.ndarray) -> np.ndarray:
     return np.concatenate(row[:-1], axis=1)
 
 
-def _truth_colours(frame: Frame, taxonomy: Taxonomy) -> np.ndarray | None:
+def true_classes(frame: Frame, taxonomy: Taxonomy) -> np.ndarray | None:
+    """Class indices uint8 (H W) of a frame's mask, IGNORE where it is ignored; None without a mask."""
     if frame.mask is None:
         return None
     raw = read_mask(frame.mask, allow_8bit=taxonomy.eight_bit)
-    return taxonomy.to_colour(taxonomy.to_classes(raw, str(frame.mask)))
+    return taxonomy.to_classes(raw, str(frame.mask))
 
 
 def write_rgb(path: Path, picture: np.ndarray) -> None:
     """Write an RGB uint8 picture (H W 3) as PNG."""
     _write_png(path, cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))
+
+
+def write_raw(path: Path, taxonomy: Taxonomy, classes: np.ndarray) -> None:
+    """Write class indices (H W) as a 16-bit PNG of raw ids."""
+    _write_png(path, taxonomy.to_raw(classes))
+
+
+def _batch_of(image: np.ndarray, device: torch.device) -> torch.Tensor:
+    return torch.from_numpy(image).permute(2, 0, 1)[None].to(device)
 
 
 def _write_png(path: Path, array: np.ndarray) -> None:

@@ -1,0 +1,167 @@
+"""What a model card is made of: the records of a run and of its study, and a look at its frames."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+from zipfile import BadZipFile
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from harness.config import (
+    AblationSettings,
+    Experiment,
+    ReplicateSettings,
+    SearchSettings,
+    load_yaml,
+    read_section,
+)
+from harness.data import Taxonomy, build_taxonomy, dataset_fingerprint, existing_splits
+from harness.data.frames import find_frames
+from harness.errors import DataError, StudyError
+from harness.metrics.confusion import check_matrices
+from harness.store import EpochRow, Record, RunFolder, StudyFolder, TrialRow
+
+Settings = SearchSettings | ReplicateSettings | AblationSettings
+_KINDS: dict[str, type[Settings]] = {
+    "search": SearchSettings,
+    "replicates": ReplicateSettings,
+    "ablation": AblationSettings,
+}
+
+
+class Split(NamedTuple):
+    """Frames, those with a mask, and frames by (width, height)."""
+
+    frames: int
+    masks: int
+    sizes: dict[tuple[int, int], int]
+
+
+@dataclass(frozen=True)
+class DataFacts:
+    """The frames as recorded by the study, and as they are on this disk today, where they are."""
+
+    recorded: str | None
+    found: str | None
+    splits: dict[str, Split]
+
+
+@dataclass(frozen=True)
+class StudyFacts:
+    """The study that a run belongs to."""
+
+    folder: StudyFolder
+    settings: Settings
+    rows: list[TrialRow]
+    ranking: list[TrialRow]
+    provenance: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class CardFacts:
+    """Everything that a card says, but for what is written beside it.
+
+    `validation` and `test` are per-image confusion matrices (N C C+1) of the best epoch; none where they were not kept.
+    """
+
+    run: RunFolder
+    experiment: Experiment
+    taxonomy: Taxonomy
+    row: TrialRow | None
+    epochs: list[EpochRow]
+    validation: NDArray[np.int64] | None
+    test: NDArray[np.int64] | None
+    study: StudyFacts | None
+    data: DataFacts
+
+    @property
+    def rank(self) -> int | None:
+        """From 1, among the trials of the study that have a score."""
+        trials = [row.trial for row in self.study.ranking] if self.study else []
+        return trials.index(self.run.path.name) + 1 if self.run.path.name in trials else None
+
+
+def read_facts(run: RunFolder) -> CardFacts:
+    """Read a run, and the study around it where there is one.
+
+    Raises:
+        StudyError: there is no run, or a record beside it is damaged.
+    """
+    experiment = run.read_experiment()
+    study = _study_of(run)
+    record = Record(study.folder) if study else None
+    return CardFacts(
+        run=run,
+        experiment=experiment,
+        taxonomy=build_taxonomy(experiment.taxonomy),
+        row=record.ended.get(run.path.name) if record else None,
+        epochs=record.epochs.get(run.path.name, []) if record else [],
+        validation=_matrices(run.confusion),
+        test=_matrices(run.test_confusion),
+        study=study,
+        data=look_at_frames(experiment.data.root, study.settings.dataset if study else None),
+    )
+
+
+def read_settings(folder: StudyFolder) -> Settings:
+    """What a study was asked to do, whatever its kind.
+
+    Raises:
+        ConfigError: study.yaml is damaged, or of no kind of study.
+    """
+    values, _ = load_yaml(folder.settings)
+    kind = values.get("kind") if isinstance(values, dict) else None
+    return read_section(_KINDS.get(kind, SearchSettings), folder.settings)
+
+
+def look_at_frames(root: str | None, recorded: str | None) -> DataFacts:
+    """Count the frames of a folder and take its fingerprint; nothing of a generated desert, which its config tells."""
+    splits = existing_splits(Path(root)) if root else ()
+    counted = {split: _count(Path(root), split) for split in splits}
+    return DataFacts(recorded, dataset_fingerprint(Path(root)) if splits else None, counted)
+
+
+def _count(root: Path, split: str) -> Split:
+    frames, _ = find_frames(root, split)
+    sizes = Counter(_size(frame.image) for frame in frames)
+    return Split(len(frames), sum(frame.mask is not None for frame in frames), dict(sizes))
+
+
+def _size(path: Path) -> tuple[int, int]:
+    # the header alone, not the pixels
+    with Image.open(path) as image:
+        return image.size
+
+
+def _study_of(run: RunFolder) -> StudyFacts | None:
+    folder = StudyFolder(run.path.absolute().parent.parent)
+    if run.path.absolute().parent.name != "runs" or not folder.settings.exists():
+        return None
+    record = Record(folder)
+    rows = sorted(record.ended.values(), key=lambda row: row.number)
+    return StudyFacts(folder, read_settings(folder), rows, record.ranking(), _provenance(folder.provenance))
+
+
+def _provenance(path: Path) -> dict[str, Any]:
+    try:
+        return json.loads(path.read_text()) if path.exists() else {}
+    except ValueError as error:
+        raise StudyError(f"{path}: not JSON ({error}); restore it, or remove it to leave it out") from error
+
+
+def _matrices(path: Path) -> NDArray[np.int64] | None:
+    if not path.exists():
+        return None
+    try:
+        with open(path, "rb") as file, np.load(file, allow_pickle=False) as arrays:
+            matrices = arrays["matrices"]
+        check_matrices(matrices)
+    except (BadZipFile, OSError, EOFError, ValueError, KeyError, DataError) as error:
+        raise StudyError(f"{path}: damaged ({error}); restore it, or remove it to leave it out") from error
+    return matrices
