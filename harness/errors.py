@@ -6,7 +6,9 @@ HarnessError               exit code 2: bad input, nothing was started
  ├── ModelError            a backbone, its weights, an input size
  ├── StudyError            a study or run folder, resources
  └── TrainingError         exit code 3: a training that started and went wrong
-      └── NonFiniteLoss    the loss became inf or nan
+      ├── NonFiniteLoss    the loss became inf or nan
+      ├── OutOfMemory      the GPU or the host has too little memory for a trial
+      └── DiskFull         a file found no room; no trial can help that
 """
 
 
@@ -40,3 +42,11 @@ class TrainingError(HarnessError):
 
 class NonFiniteLoss(TrainingError):
     """The loss became inf or nan; the message names the step and each term's value."""
+
+
+class OutOfMemory(TrainingError):
+    """A GPU or its host has too little memory for a trial; the message names the settings that need less."""
+
+
+class DiskFull(TrainingError):
+    """A file found no room; the message names its folder and what is free there."""

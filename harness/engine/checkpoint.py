@@ -3,6 +3,9 @@
 One file, because two cannot be replaced at once: a kill between them would leave weights and state of
 different epochs. No random state is stored: every draw is a function of (seed, epoch, index).
 
+safetensors notices a file that was cut short, and no changed byte inside a tensor. So the header holds a CRC-32 of
+the whole file, its own eight digits as zeros, which is compared whenever tensors are read.
+
 An encoder that never trains is the exception: it is written once for all runs of a study, by the digest of its
 weights, which each checkpoint names; it can be a hundred times the rest.
 """
@@ -10,6 +13,7 @@ weights, which each checkpoint names; it can be a hundred times the rest.
 from __future__ import annotations
 
 import json
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +22,39 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save
 from torch import nn
 
+from harness.config import printable
 from harness.errors import StudyError
 from harness.store import RunFolder, write_bytes
 
 Tensors = dict[str, torch.Tensor]
 
 _ENCODER = "encoder."
+#: the checksum's place in a header: its name as it stands in the file, and what is there before it is known
+_SUM, _UNKNOWN = "crc32", "0" * 8
+_BEFORE_SUM = rf"\"{_SUM}\": \"".encode()
+#: bytes read at once: they are still in the core's own cache when they are summed
+_BLOCK = 1 << 20
+
+
+class DamagedCheckpoint(StudyError):
+    """A checkpoint that cannot be read, or whose bytes have changed since it was written."""
+
+    def __init__(self, path: Path, why: Exception | str) -> None:
+        """Take the file and what is wrong with it."""
+        super().__init__(f"{path}: not a readable checkpoint ({why}); train again or give another run")
+        self.why = why
+
+
+def write_checkpoint(path: Path, packed: bytes, before: Path | None = None) -> None:
+    """Write what one of the `pack_` functions made, with its checksum; what it replaces is kept at `before`.
+
+    Raises:
+        DiskFull: there is no room for it.
+    """
+    body = 8 + int.from_bytes(packed[:8], "little")
+    at = packed.index(_BEFORE_SUM) + len(_BEFORE_SUM)
+    checksum = f"{zlib.crc32(packed):08x}".encode()
+    write_bytes(path, packed[:at] + checksum + packed[at + 8 : body], memoryview(packed)[body:], before=before)
 
 
 def pack_weights(model: nn.Module, header: dict[str, Any], frozen: str | None = None) -> bytes:
@@ -40,7 +71,7 @@ def save_frozen(path: Path, model: nn.Module) -> None:
     if not path.exists():
         path.parent.mkdir(exist_ok=True)
         tensors = {f"model.{_ENCODER}{k}": v for k, v in model.encoder.state_dict().items()}
-        write_bytes(path, _pack(tensors, {}))
+        write_checkpoint(path, _pack(tensors, {}))
 
 
 def pack_state(
@@ -59,19 +90,41 @@ def load_header(path: Path) -> dict[str, Any]:
     Raises:
         StudyError: the file is missing or is no checkpoint of ours.
     """
-    try:
-        with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-    except (OSError, SafetensorError) as error:
-        raise _unreadable(path, error) from error
-    if "header" not in metadata:
-        raise StudyError(f"{path}: has no header of this harness; give a checkpoint that it wrote")
-    return json.loads(metadata["header"])
+    header = _whole_header(path)
+    header.pop(_SUM, None)
+    return header
+
+
+def check_sum(path: Path) -> None:
+    """Read a checkpoint, every byte of it, and compare its checksum; one without, of an older version, passes.
+
+    Raises:
+        DamagedCheckpoint: it cannot be read, or its bytes have changed.
+    """
+    checksum = str(_whole_header(path).get(_SUM, _UNKNOWN))
+    if checksum == _UNKNOWN:
+        return
+    with open(path, "rb") as file:
+        head = file.read(8)
+        head += file.read(int.from_bytes(head, "little"))
+        found = zlib.crc32(head.replace(_BEFORE_SUM + checksum.encode(), _BEFORE_SUM + _UNKNOWN.encode(), 1))
+        while block := file.read(_BLOCK):
+            found = zlib.crc32(block, found)
+    if f"{found:08x}" != checksum:
+        raise DamagedCheckpoint(path, f"its bytes have changed: their CRC-32 is {found:08x} and was {checksum}")
 
 
 def model_tensors(path: Path) -> Tensors:
-    """A checkpoint's parameters and buffers, by the model's own names."""
-    return _part(_read(path) | _frozen(path), "model.")
+    """A checkpoint's parameters and buffers, by the model's own names.
+
+    Raises:
+        StudyError: it is no checkpoint of ours, or one of its numbers is inf or nan.
+    """
+    tensors = _part(_read(path) | _frozen(path), "model.")
+    for name, tensor in tensors.items():
+        if tensor.is_floating_point() and not tensor.isfinite().all():
+            raise StudyError(f"{path}: tensor {printable(name)} holds inf or nan; train again or give another run")
+    return tensors
 
 
 def load_weights(path: Path, model: nn.Module) -> None:
@@ -90,6 +143,7 @@ def load_state(path: Path, model: nn.Module, optimiser: torch.optim.Optimizer, f
         frozen: the digest of the encoder that the model holds already, where it never trains.
 
     Raises:
+        DamagedCheckpoint: it cannot be read; changed bytes are `check_sum`'s to find.
         StudyError: names or shapes differ from the model's, or the checkpoint belongs to another frozen encoder.
     """
     written = load_header(path).get("frozen")
@@ -99,12 +153,14 @@ def load_state(path: Path, model: nn.Module, optimiser: torch.optim.Optimizer, f
             "changed, or another version of torch or timm draws other random weights; use the versions in "
             "provenance.json, or train again"
         )
-    tensors = _read(path)
+    tensors = _load(path)
     held = {k: v for k, v in model.state_dict().items() if frozen and k.startswith(_ENCODER)}
     _fill(model, _part(tensors, "model.") | held, path)
     state: dict[int, Tensors] = {}
     for name, tensor in _part(tensors, "optimiser.").items():
         index, _, key = name.partition(".")
+        if not index.isdecimal():
+            raise StudyError(f"{path}: 'optimiser.{printable(name)}' is no state of an optimiser; train again")
         state.setdefault(int(index), {})[key] = tensor
     optimiser.load_state_dict({"state": state, "param_groups": optimiser.state_dict()["param_groups"]})
 
@@ -124,11 +180,29 @@ def _frozen(path: Path) -> Tensors:
     return _read(RunFolder(path.parent).frozen(digest)) if digest else {}
 
 
+def _whole_header(path: Path) -> dict[str, Any]:
+    """The header with the checksum."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+        header = json.loads(metadata["header"]) if "header" in metadata else None
+    except (OSError, SafetensorError, ValueError, RecursionError) as error:
+        raise DamagedCheckpoint(path, error) from error
+    if not isinstance(header, dict):
+        raise StudyError(f"{path}: has no header of this harness; give a checkpoint that it wrote")
+    return header
+
+
 def _read(path: Path) -> Tensors:
+    check_sum(path)
+    return _load(path)
+
+
+def _load(path: Path) -> Tensors:
     try:
         return load_file(path)
     except (OSError, SafetensorError) as error:
-        raise _unreadable(path, error) from error
+        raise DamagedCheckpoint(path, error) from error
 
 
 def _fill(model: nn.Module, tensors: Tensors, path: Path) -> None:
@@ -140,15 +214,17 @@ def _fill(model: nn.Module, tensors: Tensors, path: Path) -> None:
             f"{found.get(wrong[0], 'none')} instead of {expected.get(wrong[0], 'none')}: it was written for "
             "another model; give the run folder of this Experiment"
         )
+    wrong = [name for name, tensor in model.state_dict().items() if tensors[name].dtype != tensor.dtype]
+    if wrong:
+        raise StudyError(
+            f"{path}: {len(wrong)} tensors are of another type than the model's, the first, {wrong[0]}, "
+            f"{tensors[wrong[0]].dtype}; they would be rounded: give the file that the training wrote"
+        )
     model.load_state_dict(tensors)
 
 
 def _shapes(tensors: Tensors) -> dict[str, tuple[int, ...]]:
     return {name: tuple(tensor.shape) for name, tensor in tensors.items()}
-
-
-def _unreadable(path: Path, error: Exception) -> StudyError:
-    return StudyError(f"{path}: not a readable checkpoint ({error}); train again or give another run")
 
 
 def _part(tensors: Tensors, prefix: str) -> Tensors:
@@ -157,4 +233,5 @@ def _part(tensors: Tensors, prefix: str) -> Tensors:
 
 def _pack(tensors: Tensors, header: dict[str, Any]) -> bytes:
     plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    return save(plain, metadata={"header": json.dumps(header)})
+    # the checksum first, so that its name is found before any other
+    return save(plain, metadata={"header": json.dumps({_SUM: _UNKNOWN} | header)})

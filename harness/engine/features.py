@@ -119,7 +119,9 @@ def open_stored(name: str, count: int, parts: Callable[[], Iterable[np.ndarray]]
                     _write_header(file, part.dtype, (count, *part.shape[1:]))
                 file.write(np.ascontiguousarray(part).tobytes())
 
-    return np.load(build_once(cache_folder() / name, build) / "array.npy", mmap_mode="r")
+    # a changed byte would change scores without a word; a process reads each cache once for that
+    path = build_once(cache_folder() / name, build, verify=True) / "array.npy"
+    return np.load(path, mmap_mode="r", allow_pickle=False)
 
 
 def stored_name(kind: str, frames: FrameArrays, decides: Any) -> str:

@@ -2,8 +2,8 @@
 
 Read from `fit` down. Checkpoints are written in the background, in order, and all of them before the last row is
 yielded or the generator is closed. A resumed run first yields the row of the checkpoint that it resumes from, and
-repeats an epoch whose checkpoint a kill has cut short: whoever keeps the rows can lose none and, by epoch, doubles
-none.
+repeats an epoch whose checkpoint a kill has cut short, or that is damaged: whoever keeps the rows can lose none and,
+by epoch, doubles none.
 """
 
 from __future__ import annotations
@@ -21,16 +21,26 @@ from torch import Tensor, nn
 
 from harness.config import Experiment, Trial, canonical_json
 from harness.data import Taxonomy, build_taxonomy
-from harness.engine.checkpoint import load_header, load_state, pack_state, pack_weights, save_frozen
+from harness.engine.checkpoint import (
+    DamagedCheckpoint,
+    check_sum,
+    load_header,
+    load_state,
+    pack_state,
+    pack_weights,
+    save_frozen,
+    write_checkpoint,
+)
 from harness.engine.evaluate import EvalFrames, Evaluation, evaluate, freeze_batchnorm, open_eval_frames
 from harness.engine.inference import forward, views
+from harness.engine.memory import free_memory, half_batch, in_parts, least_images, scoring_named, too_large
 from harness.engine.optimiser import clip_gradients, set_learning_rates
 from harness.engine.schedule import encoder_is_frozen, learning_rates
 from harness.engine.seeds import EPOCH, INITIALISATION, seed_torch, set_determinism
 from harness.engine.session import Session, open_session, selection_split
 from harness.engine.start import Ensemble, load_start, start_path
 from harness.engine.trained import open_run
-from harness.errors import DataError, NonFiniteLoss, StudyError
+from harness.errors import DataError, NonFiniteLoss, OutOfMemory, StudyError
 from harness.losses import build_loss
 from harness.metrics import CONVENTIONS, dataset_counts, iou
 from harness.models import build_model, set_encoder_trainable
@@ -46,6 +56,8 @@ def fit(trial: Trial, run: RunFolder, device: torch.device) -> Iterator[EpochRow
     Raises:
         HarnessError: data, model or size that cannot be used.
         NonFiniteLoss: the loss became inf or nan.
+        OutOfMemory: on the GPU, and smaller forward passes did not help or cannot be.
+        DiskFull: there is no room for the run's files; what is there can be resumed.
     """
     run.create(trial)
     if trial.experiment.training.epochs == 0:
@@ -58,34 +70,86 @@ def fit(trial: Trial, run: RunFolder, device: torch.device) -> Iterator[EpochRow
             # the weights that it starts from are the first to beat
             rows = [save_epoch_zero(session, run, writer)]
         yield from rows[-1:]
+        micro_batch = rows[-1].micro_batch if rows else None
         while not (rows and rows[-1].done):
-            row, evaluation = train_epoch(session, rows)
+            trained = _train_if_it_fits(session, rows, micro_batch)
+            if trained is None:
+                # the steps until then have moved the weights: all is built anew from the last checkpoint
+                del session
+                writer.wait()
+                micro_batch = _note_half(trial, run)
+                free_memory(device)
+                session = open_session(trial, run, device)
+                rows = resume(session, run)
+                continue
+            row, evaluation = trained
             rows.append(row)
             save(session, run, rows, evaluation, writer)
             yield row
 
 
 def resume(session: Session, run: RunFolder) -> list[EpochRow]:
-    """Put the last checkpoint's state back; returns its rows, none where there is no checkpoint.
+    """Put the last checkpoint's state back, or that before it where the last is damaged.
+
+    Returns:
+        The checkpoint's rows; none where there is none, or none that can be read: the trial then starts anew.
 
     Raises:
-        StudyError: the checkpoint is damaged, or of another trial.
+        StudyError: the checkpoint is of another trial or another frozen encoder.
     """
-    if not run.last.exists():
-        return []
-    header = load_header(run.last)
+    for path in (run.last, run.previous):
+        if not path.exists():
+            continue
+        try:
+            rows = _resume_from(path, session)
+        except DamagedCheckpoint as error:
+            path.unlink()
+            earlier = run.previous.name if run.previous.exists() else "the beginning"
+            run.note(f"{path.name} was damaged ({error.why}) and is removed; training goes on from {earlier}")
+            continue
+        if path == run.previous:
+            path.replace(run.last)
+        return rows
+    return []
+
+
+def _resume_from(path: Path, session: Session) -> list[EpochRow]:
+    check_sum(path)
+    header = load_header(path)
     rows = [EpochRow.model_validate(row) for row in header["rows"]]
     if rows[-1].trial != session.trial.id:
         raise StudyError(
-            f"{run.path}: holds trial {rows[-1].trial}, not {session.trial.id}; give each trial a folder of its own"
+            f"{path.parent}: holds trial {rows[-1].trial}, not {session.trial.id}; give each trial a folder of its own"
         )
-    load_state(run.last, session.model, session.optimiser, session.frozen)
+    load_state(path, session.model, session.optimiser, session.frozen)
     session.scaler.load_state_dict(header["scaler"])
     return rows
 
 
-def train_epoch(session: Session, rows: list[EpochRow]) -> tuple[EpochRow, Evaluation]:
-    """Train and validate the epoch after `rows`."""
+def _train_if_it_fits(
+    session: Session, rows: list[EpochRow], micro_batch: int | None
+) -> tuple[EpochRow, Evaluation] | None:
+    """The next epoch; None where the GPU's memory ran out and half the batch may fit.
+
+    Nothing of the error stays: it holds the frames that hold the memory.
+    """
+    try:
+        return train_epoch(session, rows, micro_batch)
+    except torch.OutOfMemoryError as error:
+        if micro_batch is not None or half_batch(session.experiment) is None:
+            raise OutOfMemory(too_large(session.trial, micro_batch, error)) from error
+        return None
+
+
+def _note_half(trial: Trial, run: RunFolder) -> int | None:
+    half = half_batch(trial.experiment)
+    whole = trial.experiment.training.batch_size
+    run.note(f"out of GPU memory: from here on {half} images in a forward pass of training, not {whole}")
+    return half
+
+
+def train_epoch(session: Session, rows: list[EpochRow], micro_batch: int | None = None) -> tuple[EpochRow, Evaluation]:
+    """Train and validate the epoch after `rows`, with at most `micro_batch` images in a forward pass of training."""
     experiment, epoch = session.experiment, rows[-1].epoch + 1 if rows else 1
     seed_torch(session.trial.seed, EPOCH, epoch)
     if session.device.type == "cuda":
@@ -95,7 +159,7 @@ def train_epoch(session: Session, rows: list[EpochRow]) -> tuple[EpochRow, Evalu
     set_encoder_trainable(session.model, not encoder_is_frozen(experiment.schedule, epoch))
 
     started = time.perf_counter()
-    total, terms, images = train_steps(session, epoch)
+    total, terms, images = train_steps(session, epoch, micro_batch)
     trained = time.perf_counter()
     evaluation = _evaluate(session, session.val_frames, session.loss)
     train_score = _training_score(session) if experiment.training.score_training_set else None
@@ -116,6 +180,7 @@ def train_epoch(session: Session, rows: list[EpochRow]) -> tuple[EpochRow, Evalu
         images=images,
         parameters=_parameters(session.model),
         peak_memory_mb=_peak_memory_mb(session.device),
+        micro_batch=micro_batch,
         done=epoch == experiment.training.epochs or _out_of_patience(scores, experiment.training.patience),
     )
     return row, evaluation
@@ -174,7 +239,8 @@ def score_start(trial: Trial, run: RunFolder, device: torch.device) -> EpochRow:
     loss = build_loss(experiment.loss, counts, taxonomy.names).to(device)
     started = time.perf_counter()
     frames = open_eval_frames(experiment, selection_split(experiment))
-    evaluation = evaluate(model, frames, experiment, taxonomy, device, loss=loss, looks=looks)
+    with scoring_named(experiment):
+        evaluation = evaluate(model, frames, experiment, taxonomy, device, loss=loss, looks=looks)
     row = _row_without_training(
         trial,
         taxonomy,
@@ -185,7 +251,7 @@ def score_start(trial: Trial, run: RunFolder, device: torch.device) -> EpochRow:
         done=True,
     )
     if len(experiment.start) == 1:
-        write_bytes(run.best, _best(trial, row, model))
+        write_checkpoint(run.best, _best(trial, row, model))
     _write_matrices(run.confusion, evaluation)
     if experiment.evaluation.score_test:
         test = open_eval_frames(experiment, "test")
@@ -226,16 +292,21 @@ def _member(start: str, trial: Trial, run: RunFolder, taxonomy: Taxonomy) -> nn.
     return member.model
 
 
-def train_steps(session: Session, epoch: int) -> tuple[float, dict[str, float], int]:
-    """All optimiser steps of an epoch: mean loss over images, mean of each term, images seen."""
+def train_steps(session: Session, epoch: int, micro_batch: int | None = None) -> tuple[float, dict[str, float], int]:
+    """All optimiser steps of an epoch: mean loss over images, mean of each term, images seen.
+
+    With `micro_batch` each step sees the same images in the same order, each with the same weight; as with
+    `training.accumulation`, BatchNorm, and a loss that divides by weights or areas, see those of a pass alone.
+    """
     config = session.experiment.training
+    least = 1 if micro_batch is None else least_images(session.experiment)
     session.model.train()
     if config.batchnorm == "frozen":
         freeze_batchnorm(session.model)
     sizes, values, names = [], [], []
     for group in _groups(session.inputs(epoch), config.accumulation):
         in_group = sum(len(images) for images, _ in group)
-        for images, truth in group:
+        for images, truth in group if micro_batch is None else in_parts(group, micro_batch, least):
             loss, terms = _forward(session, images, truth)
             # each image of the group weighs the same, in a short last group too
             session.scaler.scale(loss * (len(images) / in_group)).backward()
@@ -305,13 +376,14 @@ def save(
     if row.score > max((r.score for r in rows[:-1]), default=-1.0):
         if session.frozen:
             save_frozen(run.frozen(session.frozen), session.model)
-        writer.write(run.best, _best(session.trial, row, session.model, session.frozen))
+        writer.run(write_checkpoint, run.best, _best(session.trial, row, session.model, session.frozen))
         writer.write(run.confusion, _packed_matrices(evaluation))
     if row.done and session.experiment.evaluation.score_test:
         writer.wait()
         _save_test_matrices(session, run)
     header = {"rows": [r.model_dump() for r in rows], "scaler": session.scaler.state_dict()}
-    writer.write(run.last, pack_state(session.model, session.optimiser, header, session.frozen))
+    state = pack_state(session.model, session.optimiser, header, session.frozen)
+    writer.run(write_checkpoint, run.last, state, run.previous)
     if row.done:
         writer.wait()
 
@@ -345,9 +417,10 @@ def _npz(**arrays: np.ndarray) -> bytes:
 
 
 def _evaluate(session: Session, frames: EvalFrames, loss: nn.Module | None = None) -> Evaluation:
-    return evaluate(
-        session.model, frames, session.experiment, session.taxonomy, session.device, loss=loss, cache=session.cache
-    )
+    with scoring_named(session.experiment):
+        return evaluate(
+            session.model, frames, session.experiment, session.taxonomy, session.device, loss=loss, cache=session.cache
+        )
 
 
 def _training_score(session: Session) -> float:

@@ -11,7 +11,7 @@ from harness.config import Trial
 from harness.engine.checkpoint import load_header, model_tensors
 from harness.errors import StudyError
 from harness.losses import resize_logits
-from harness.store import RunFolder
+from harness.store import RunFolder, checked_name
 
 _RUN = "run:"
 #: the only part of a model that may stay random, where the number of classes differs
@@ -50,7 +50,8 @@ def start_path(start: str, trial: Trial, run: RunFolder) -> Path:
     Raises:
         StudyError: it is not there.
     """
-    path = run.path.parent / f"{start.removeprefix(_RUN)}-s{trial.seed}" if start.startswith(_RUN) else Path(start)
+    beside = checked_name(f"{start.removeprefix(_RUN)}-s{trial.seed}") if start.startswith(_RUN) else None
+    path = Path(start) if beside is None else run.path.parent / beside
     path = RunFolder(path).best if path.is_dir() else path
     if not path.is_file():
         raise StudyError(
@@ -73,4 +74,4 @@ class Ensemble(nn.Module):
 
 
 def _fits(tensor: Tensor, wanted: Tensor | None) -> bool:
-    return wanted is not None and tensor.shape == wanted.shape
+    return wanted is not None and tensor.shape == wanted.shape and tensor.dtype == wanted.dtype

@@ -13,7 +13,7 @@ from harness.data import Frame, build_taxonomy, dataset_root, list_frames, read_
 from harness.engine.inference import views
 from harness.engine.predict import predict_classes, write_rgb
 from harness.engine.trained import open_run
-from harness.store import RunFolder
+from harness.store import RunFolder, checked_name
 
 IMAGE, TRUTH = "image", "truth"
 
@@ -46,8 +46,9 @@ def _write_arm(out: Path, arm: str, run: RunFolder, frames: list[Frame]) -> None
 
 
 def _write(out: Path, column: str, frame: Frame, picture: np.ndarray) -> None:
-    (out / column).mkdir(parents=True, exist_ok=True)
-    write_rgb(out / column / f"{frame.image.stem}.png", picture)
+    folder = out / checked_name(column)
+    folder.mkdir(parents=True, exist_ok=True)
+    write_rgb(folder / f"{frame.image.stem}.png", picture)
 
 
 def _spread(frames: tuple[Frame, ...], count: int) -> list[Frame]:

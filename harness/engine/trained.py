@@ -35,9 +35,12 @@ def open_run(run: RunFolder, device: torch.device) -> Trained:
     if not run.best.exists():
         raise StudyError(f"{run.path}: no epoch is finished ({run.best.name} is missing); let the run go on first")
     header = load_header(run.best)
+    epoch, score = header.get("epoch"), header.get("score")
+    if not (isinstance(epoch, int) and isinstance(score, float)):
+        raise StudyError(f"{run.best}: does not name its epoch and score; give a run that this harness trained")
     taxonomy = build_taxonomy(experiment.taxonomy)
     # the checkpoint holds every weight: nothing is fetched to be thrown away
     random_weights = experiment.model.model_copy(update={"weights": "none"})
     model = build_model(random_weights, len(taxonomy.names))
     load_weights(run.best, model)
-    return Trained(experiment, taxonomy, model.to(device).eval(), header["epoch"], header["score"])
+    return Trained(experiment, taxonomy, model.to(device).eval(), epoch, score)

@@ -2,38 +2,89 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
+import shutil
 from collections import deque
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from harness.errors import DiskFull
+
 #: files that a background writer holds in memory: an epoch writes three
 _ON_THEIR_WAY = 4
+#: no room on the disk, and none in the user's share of it
+_NO_ROOM = {errno.ENOSPC, errno.EDQUOT}
 
 
-def write_bytes(path: Path, data: bytes) -> None:
-    """Replace a file atomically and durably; where that fails, the disk full, nothing is left of the new one."""
+def write_bytes(path: Path, *parts: bytes | memoryview, before: Path | None = None) -> None:
+    """Replace a file atomically and durably; where that fails, the disk full, nothing is left of the new one.
+
+    Args:
+        before: where the file that is replaced is kept.
+
+    Raises:
+        DiskFull: there is no room for it.
+    """
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    with naming_a_full_disk(path.parent):
+        try:
+            with open(temporary, "wb") as file:
+                for part in parts:
+                    file.write(part)
+                file.flush()
+                os.fsync(file.fileno())
+            if before is not None and path.exists():
+                os.replace(path, before)
+            os.replace(temporary, path)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+
+
+@contextmanager
+def naming_a_full_disk(folder: Path) -> Iterator[None]:
+    """Say which folder has no room left, where that is what goes wrong.
+
+    Raises:
+        DiskFull: in the place of an OSError that says no more than that a device is full.
+    """
     try:
-        with open(temporary, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
+        yield
+    except OSError as error:
+        if error.errno not in _NO_ROOM:
+            raise
+        raise DiskFull(full_disk(folder, error.strerror)) from error
+
+
+def full_disk(folder: Path, why: str | None) -> str:
+    """The message about a folder without room: its disk, what is free there, what to do."""
+    existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    free = shutil.disk_usage(existing).free / 1e6
+    return (
+        f"{folder} has no room for another file ({why}; {free:,.1f} MB free): make room there, then go on with the "
+        "same command and --resume; nothing that was written is lost"
+    )
+
+
+def is_full_disk(error: BaseException) -> bool:
+    """Whether an error, of whatever file, says that there is no room left."""
+    return isinstance(error, DiskFull) or (isinstance(error, OSError) and error.errno in _NO_ROOM)
 
 
 class BackgroundWriter:
     """Replaces files one after the other, in the order asked for, while its owner goes on.
 
-    An error comes out at the next call. As a context, it ends when everything is on the disk.
+    An error comes out at the next call, and nothing after it is written: a later file may speak of an earlier one.
+    As a context, it ends when everything is on the disk.
     """
 
     def __init__(self) -> None:
+        self._failed = False
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="writer")
         self._pending: deque[Future[None]] = deque()
 
@@ -48,9 +99,22 @@ class BackgroundWriter:
 
     def write(self, path: Path, data: bytes) -> None:
         """Replace a file soon; waits while more than a few files are on their way, each held in memory."""
+        self.run(write_bytes, path, data)
+
+    def run(self, write: Callable[..., None], *arguments: Any) -> None:
+        """Call a function that writes one file, in its turn."""
         while len(self._pending) >= _ON_THEIR_WAY:
             self._pending.popleft().result()
-        self._pending.append(self._thread.submit(write_bytes, path, data))
+        self._pending.append(self._thread.submit(self._in_turn, write, *arguments))
+
+    def _in_turn(self, write: Callable[..., None], *arguments: Any) -> None:
+        if self._failed:
+            return
+        try:
+            write(*arguments)
+        except BaseException:
+            self._failed = True
+            raise
 
     def wait(self) -> None:
         """Return when every file is on the disk."""

@@ -10,6 +10,7 @@ from pydantic import ValidationError
 
 from harness.config import Section
 from harness.errors import StudyError
+from harness.store.files import naming_a_full_disk
 
 R = TypeVar("R", bound=Section)
 
@@ -24,8 +25,12 @@ class Journal(Generic[R]):
         self.path, self.kind = path, kind
 
     def append(self, row: R) -> None:
-        """Add one row, durably."""
-        with open(self.path, "ab+") as file:
+        """Add one row, durably.
+
+        Raises:
+            DiskFull: there is no room for it.
+        """
+        with naming_a_full_disk(self.path.parent), open(self.path, "ab+") as file:
             _cut_torn_line(file)
             file.write(row.model_dump_json().encode() + b"\n")
             file.flush()
@@ -35,11 +40,14 @@ class Journal(Generic[R]):
         """All rows; none where the file does not exist.
 
         Raises:
-            StudyError: a line, other than a torn last one, is not a row of this kind.
+            StudyError: a line, other than a torn last one, is not a row of this kind, or the file cannot be read.
         """
-        if not self.path.exists():
+        try:
+            whole_lines = self.path.read_bytes().split(b"\n")[:-1]
+        except FileNotFoundError:
             return []
-        whole_lines = self.path.read_bytes().split(b"\n")[:-1]
+        except OSError as error:
+            raise StudyError(f"{self.path}: cannot be read ({error.strerror}); mend that, or restore it") from error
         return [self._parse(line, number) for number, line in enumerate(whole_lines, 1)]
 
     def _parse(self, line: bytes, number: int) -> R:

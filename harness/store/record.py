@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any, Literal
+from typing import Any
 
 from harness.store.folders import StudyFolder
-from harness.store.rows import EpochRow, TrialRow
+from harness.store.rows import EpochRow, Failure, Outcome, TrialRow
 
 
 class Record:
@@ -33,7 +33,7 @@ class Record:
         trial: str,
         number: int,
         seed: int,
-        outcome: Literal["complete", "stopped", "failed"],
+        outcome: Outcome,
         *,
         picked: dict[str, Any],
         error: str | None = None,
@@ -52,6 +52,7 @@ class Record:
             epochs=sum(r.epoch > 0 for r in rows),
             seconds=sum(r.train_seconds + r.val_seconds for r in rows),
             error=error,
+            out_of_memory=isinstance(error, Failure) and error.cause == "memory",
         )
         self.folder.trials.append(row)
         self.ended[trial] = row
@@ -59,7 +60,8 @@ class Record:
 
     def ranking(self) -> list[TrialRow]:
         """Ended trials with a score, the best first; trials that ran to their end before those stopped."""
-        scored = [row for row in self.ended.values() if row.score is not None and row.outcome != "failed"]
+        sound = (row for row in self.ended.values() if row.outcome in ("complete", "stopped"))
+        scored = [row for row in sound if row.score is not None]
         return sorted(scored, key=lambda row: (row.outcome != "complete", -row.score, row.number))
 
 

@@ -8,6 +8,24 @@ from pydantic import Field
 
 from harness.config import Section
 
+#: whose fault an end is: `memory`, too little of it for the trial's values; `disk`, which no trial can help
+Cause = Literal["error", "memory", "disk"]
+
+
+#: how a trial ended
+Outcome = Literal["complete", "stopped", "failed", "infeasible"]
+
+
+class Failure(str):
+    """One line about what ended a trial, and its cause."""
+
+    cause: Cause
+
+    def __new__(cls, message: str, cause: Cause = "error") -> Failure:
+        failure = super().__new__(cls, message)
+        failure.cause = cause
+        return failure
+
 
 class EpochRow(Section):
     """One epoch of one trial."""
@@ -28,7 +46,15 @@ class EpochRow(Section):
     images: int = Field(description="training images seen in the epoch")
     parameters: int = Field(0, description="of the whole model, trained or not")
     peak_memory_mb: float | None = Field(description="peak allocated GPU memory, MB; none: no GPU")
+    micro_batch: int | None = Field(
+        None, ge=1, description="most images in a forward pass, where memory forced fewer than training.batch_size"
+    )
     done: bool = Field(description="no epoch follows: all run, or the trial's own patience is over")
+
+    @property
+    def seconds(self) -> float:
+        """Training and validation."""
+        return self.train_seconds + self.val_seconds
 
 
 class TrialRow(Section):
@@ -36,11 +62,12 @@ class TrialRow(Section):
 
     trial: str = Field(description="trial id")
     number: int = Field(ge=0, description="position in the study, from 0; equals Optuna's trial number")
-    outcome: Literal["complete", "stopped", "failed"] = Field(description="stopped: early, at a rung")
+    outcome: Outcome = Field(description="stopped: early, at a rung; infeasible: it broke a constraint of the search")
     seed: int = Field(description="seed of the training")
     picked: dict[str, Any] = Field(description="parameter name to value or label")
     score: float | None = Field(description="best epoch's score; none: no epoch finished")
     best_epoch: int | None = Field(description="epoch of the best score")
     epochs: int = Field(description="epochs finished")
     seconds: float = Field(description="training and validation, seconds")
-    error: str | None = Field(description="what went wrong, if it failed")
+    error: str | None = Field(description="what went wrong, if it failed, or which constraint it broke")
+    out_of_memory: bool = Field(False, description="it failed because its values need more memory than there is")

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -59,3 +62,25 @@ def train() -> Callable[..., list[EpochRow]]:
         return taken
 
     return run
+
+
+@pytest.fixture
+def no_room_for(monkeypatch: pytest.MonkeyPatch) -> Callable[..., AbstractContextManager]:
+    """A disk that is full whenever a file of a name is to be written, after so many times."""
+
+    @contextmanager
+    def full(name: str, after: int) -> Iterator[None]:
+        left, fsync = [after], os.fsync
+
+        def until_full(descriptor: int) -> None:
+            if f"/.{name}." in os.readlink(f"/proc/self/fd/{descriptor}"):
+                left[0] -= 1
+                if left[0] < 0:
+                    raise OSError(errno.ENOSPC, "No space left on device")
+            fsync(descriptor)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "fsync", until_full)
+            yield
+
+    return full

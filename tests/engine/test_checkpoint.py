@@ -1,14 +1,25 @@
 from __future__ import annotations
 
+import binascii
+import json
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import nn
 
-from harness.engine.checkpoint import load_header, load_state, load_weights, pack_state, pack_weights
+from harness.engine.checkpoint import (
+    DamagedCheckpoint,
+    check_sum,
+    load_header,
+    load_state,
+    load_weights,
+    pack_state,
+    pack_weights,
+    write_checkpoint,
+)
 from harness.errors import StudyError
 from harness.store import write_bytes
 
@@ -151,3 +162,80 @@ def test_a_checkpoint_with_a_layer_too_many_is_refused(tmp_path: Path) -> None:
 
     with pytest.raises(StudyError, match=r"2 tensors differ .* 3\.bias, has shape \(2,\) instead of none"):
         load_weights(path, _model())
+
+
+# ---- the checksum ----
+
+
+def _written(path: Path, header: dict | None = None) -> bytes:
+    write_checkpoint(path, pack_weights(_model(), header or {"epoch": 1}))
+    return path.read_bytes()
+
+
+def test_the_checksum_is_that_of_the_file_with_zeros_in_its_place(tmp_path: Path) -> None:
+    content = _written(tmp_path / "best.safetensors", {"name": "Wüste", "crc": "crc32"})
+    at = content.index(b'crc32\\": \\"') + len(b'crc32\\": \\"')
+    expected = binascii.crc32(content[:at] + b"00000000" + content[at + 8 :])
+
+    assert int(content[at : at + 8], 16) == expected
+    check_sum(tmp_path / "best.safetensors")
+    assert load_header(tmp_path / "best.safetensors") == {"name": "Wüste", "crc": "crc32"}
+
+
+@pytest.mark.parametrize("share", [0.0, 0.3, 0.7, 1.0])
+def test_a_changed_byte_in_the_tensors_is_found_where_safetensors_finds_none(tmp_path: Path, share: float) -> None:
+    path = tmp_path / "best.safetensors"
+    content = bytearray(_written(path))
+    body = 8 + int.from_bytes(content[:8], "little")
+    content[body + int(share * (len(content) - 1 - body))] ^= 1
+    path.write_bytes(content)
+
+    load_file(path)
+    with pytest.raises(
+        DamagedCheckpoint, match=r"its bytes have changed: their CRC-32 is \w{8} and was \w{8}\); train"
+    ):
+        check_sum(path)
+    with pytest.raises(StudyError, match=r"best\.safetensors: not a readable checkpoint \(its bytes have changed"):
+        load_weights(path, _model())
+
+
+def test_a_changed_byte_in_the_header_is_found(tmp_path: Path) -> None:
+    path = tmp_path / "best.safetensors"
+    content = _written(path, {"score": 0.25})
+    path.write_bytes(content.replace(b"0.25", b"0.95"))
+
+    assert load_header(path) == {"score": 0.95}
+    with pytest.raises(DamagedCheckpoint, match="its bytes have changed"):
+        check_sum(path)
+
+
+def test_a_header_that_is_no_json_any_more_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "best.safetensors"
+    path.write_bytes(_written(path).replace(b'epoch\\"', b"epoch\\u"))
+
+    with pytest.raises(DamagedCheckpoint, match="not a readable checkpoint"):
+        load_header(path)
+
+
+def test_a_file_without_a_checksum_is_read_as_before_there_was_one(tmp_path: Path) -> None:
+    model, path = _model(), tmp_path / "older.safetensors"
+    tensors = {f"model.{name}": tensor for name, tensor in model.state_dict().items()}
+    save_file(tensors, path, metadata={"header": json.dumps({"epoch": 3})})
+    restored = _model()
+
+    check_sum(path)
+    load_weights(path, restored)
+
+    assert load_header(path) == {"epoch": 3} and _bits(restored) == _bits(model)
+
+
+def test_what_a_checkpoint_replaces_is_kept_where_that_is_asked_for(tmp_path: Path) -> None:
+    last, previous = tmp_path / "last.safetensors", tmp_path / "previous.safetensors"
+    contents = []
+    for epoch in (1, 2, 3):
+        write_checkpoint(last, pack_weights(_model(), {"epoch": epoch}), previous)
+        contents.append(last.read_bytes())
+        assert previous.exists() == (epoch > 1)
+
+    assert previous.read_bytes() == contents[1]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [last.name, previous.name]

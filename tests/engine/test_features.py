@@ -79,6 +79,30 @@ def test_a_training_from_stored_features_equals_the_plain_one_bit_for_bit(
     assert len({w[-1000:] for w in weights}) == 1
 
 
+def _flip(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[len(content) * 2 // 3] ^= 64
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize("kind", ["features", "truths", "counts"])
+def test_a_stored_array_with_a_changed_byte_is_made_again_and_the_scores_are_the_same(
+    kind: str, experiment: Build, train: Train, tmp_path: Path
+) -> None:
+    whole = experiment(CNN | AUGMENTED | {"training.cached_views": 4})
+    expected = train(whole, tmp_path / "a" / "before")
+    stored = sorted(cache_folder().glob(f"{kind}-*/array.npy"))
+    contents = [path.read_bytes() for path in stored]
+    for path in stored:
+        _flip(path)
+
+    with pytest.warns(UserWarning, match="the bytes of array.npy have changed; it is removed and built again"):
+        rows = train(whole, tmp_path / "b" / "after")
+
+    assert stored and [path.read_bytes() for path in stored] == contents
+    assert _numbers(rows) == _numbers(expected)
+
+
 def test_nothing_is_stored_where_it_is_switched_off(
     experiment: Build, train: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

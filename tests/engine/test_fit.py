@@ -561,15 +561,6 @@ def test_a_folder_of_another_trial_is_refused(experiment: Build, train: Train, t
         train(experiment({"training.epochs": 1}), tmp_path, seed=1)
 
 
-def test_a_damaged_checkpoint_is_not_trained_over(experiment: Build, train: Train, tmp_path: Path) -> None:
-    train(experiment(), tmp_path, epochs=1)
-    last = tmp_path / "last.safetensors"
-    last.write_bytes(last.read_bytes()[:1000])
-
-    with pytest.raises(StudyError, match=r"last\.safetensors: not a readable checkpoint"):
-        train(experiment(), tmp_path)
-
-
 # ---- starting weights, epoch 0, trials of 0 epochs ----
 
 TTA = {"evaluation.tta": {"scales": [0.5, 1.0], "flip": True}}

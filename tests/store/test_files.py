@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import resource
@@ -11,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from harness.store import BackgroundWriter, write_bytes, write_json, write_text
+from harness.errors import DiskFull
+from harness.store import BackgroundWriter, is_full_disk, write_bytes, write_json, write_text
 
 
 def test_what_is_written_is_read_back(tmp_path: Path) -> None:
@@ -94,6 +96,61 @@ def test_what_a_background_writer_could_not_write_comes_out_at_the_latest_at_its
     with pytest.raises(FileNotFoundError, match="missing"):
         with BackgroundWriter() as writer:
             writer.write(tmp_path / "missing" / "file", b"x")
+
+
+def test_nothing_is_written_after_what_a_background_writer_could_not_write(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="missing"):
+        with BackgroundWriter() as writer:
+            writer.write(tmp_path / "first", b"x")
+            writer.write(tmp_path / "missing" / "file", b"x")
+            writer.write(tmp_path / "third", b"x")
+    assert [path.name for path in tmp_path.iterdir()] == ["first"]
+
+
+def test_a_file_that_is_replaced_is_kept_where_that_is_asked_for(tmp_path: Path) -> None:
+    for text in (b"one", b"two", b"three"):
+        write_bytes(tmp_path / "last", text, before=tmp_path / "previous")
+    assert {p.name: p.read_bytes() for p in tmp_path.iterdir()} == {"last": b"three", "previous": b"two"}
+
+
+def test_a_file_that_cannot_be_replaced_stays_where_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for text in (b"one", b"two"):
+        write_bytes(tmp_path / "last", text, before=tmp_path / "previous")
+    fill(monkeypatch)
+    with pytest.raises(DiskFull):
+        write_bytes(tmp_path / "last", b"three", before=tmp_path / "previous")
+    assert {p.name: p.read_bytes() for p in tmp_path.iterdir()} == {"last": b"two", "previous": b"one"}
+
+
+def test_a_file_in_parts_is_the_parts_in_a_row(tmp_path: Path) -> None:
+    write_bytes(tmp_path / "file", b"ab", memoryview(b"cd"), b"")
+    assert (tmp_path / "file").read_bytes() == b"abcd"
+
+
+def fill(monkeypatch: pytest.MonkeyPatch, number: int = errno.ENOSPC) -> None:
+    def refuse(_: int) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, "fsync", refuse)
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
+def test_a_full_disk_is_said_with_the_folder_what_is_free_and_what_to_do(
+    number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill(monkeypatch, number)
+    free = rf"\({os.strerror(number)}; [\d,]+\.\d MB free\): make room there, then go on with .+ --resume"
+    with pytest.raises(DiskFull, match=f"{tmp_path} has no room for another file {free}") as error:
+        write_text(tmp_path / "t", "new")
+    assert error.value.exit_code == 3 and is_full_disk(error.value) and is_full_disk(error.value.__cause__)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_another_error_is_no_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fill(monkeypatch, errno.EIO)
+    with pytest.raises(OSError, match="Input/output error") as error:
+        write_text(tmp_path / "t", "new")
+    assert not is_full_disk(error.value)
 
 
 def test_a_background_writer_waits_when_it_is_asked_to(tmp_path: Path) -> None:

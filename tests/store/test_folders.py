@@ -56,8 +56,8 @@ def test_an_experiment_changed_by_hand_is_refused_with_its_line(tmp_path: Path) 
 
 def test_the_files_of_a_run_and_a_study_have_different_names(tmp_path: Path) -> None:
     run, study = RunFolder(tmp_path), StudyFolder(tmp_path)
-    files = [run.experiment, run.last, run.best, run.confusion, study.settings, study.provenance, study.best]
-    files += [study.optuna, study.trials.path, study.epochs.path, study.run("t").path]
+    files = [run.experiment, run.last, run.previous, run.notes, run.best, run.confusion, study.settings, study.best]
+    files += [study.provenance, study.optuna, study.trials.path, study.epochs.path, study.run("t").path]
     assert len(set(files)) == len(files)
     assert study.name == tmp_path.name
 

@@ -13,7 +13,9 @@ from pathlib import Path
 
 import pytest
 
+from harness.errors import StudyError
 from harness.store import provenance as provenance_of
+from harness.store import record_session
 from harness.store.provenance import commit
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -51,3 +53,34 @@ def test_the_commit_is_that_of_the_source_tree(tmp_path: Path, monkeypatch: pyte
     match = re.fullmatch(r"([0-9a-f]{12,40})(-dirty)?", found)
     assert match
     assert head.stdout.startswith(match.group(1))
+
+
+def test_every_start_of_a_study_is_kept_with_what_has_changed_since_the_first(tmp_path: Path) -> None:
+    path = tmp_path / "provenance.json"
+    record_session(path, {"trials": 5}, device="cpu", resources={"executor": "ray"}, dataset="abc")
+    first = json.loads(path.read_text())
+    assert first.keys() == {*provenance_of(device="cpu", resources={}, dataset="abc"), "sessions"}
+    older = {**first, "python": "3.10.1", "packages": {**first["packages"], "torch": "1.0"}}
+    path.write_text(json.dumps(older))
+    record_session(path, {"trials": 9}, device="gpu", resources={"executor": "inprocess"}, dataset="abc")
+    then = json.loads(path.read_text())
+    assert {**then, "sessions": None} == {**older, "sessions": None}
+    assert then["sessions"][:1] == first["sessions"] and len(then["sessions"]) == 2
+    assert then["sessions"][1].keys() == {"started", "command", "resources", "asked", "changed"}
+    assert then["sessions"][1]["asked"] == {"trials": 9}
+    assert then["sessions"][1]["resources"] == {"executor": "inprocess"}
+    assert then["sessions"][1]["changed"] == {
+        "python": f"3.10.1 -> {platform.python_version()}",
+        "packages.torch": f"1.0 -> {version('torch')}",
+        "device": "cpu -> gpu",
+    }
+
+
+def test_a_provenance_without_sessions_gets_them_and_a_damaged_one_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "provenance.json"
+    path.write_text(json.dumps(provenance_of()))
+    record_session(path, {})
+    assert len(json.loads(path.read_text())["sessions"]) == 1
+    path.write_text('{"created": ')
+    with pytest.raises(StudyError, match=r"provenance.json: not JSON \(.*\); restore it, or move it away"):
+        record_session(path, {})

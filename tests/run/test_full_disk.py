@@ -1,0 +1,325 @@
+"""A disk without room, simulated and real: the study stops with one message, and goes on once there is room."""
+
+from __future__ import annotations
+
+import errno
+import io
+import os
+import subprocess
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from harness.config import Experiment, Trial
+from harness.errors import DiskFull, StudyError
+from harness.run import Resources, run_search
+from harness.run.full_disk import StopsWithoutRoom
+from harness.run.inprocess import run_inprocess
+from harness.run.ray_executor import Deaths, StudySearcher
+from harness.store import EpochRow, Failure, Journal, Record, StudyFolder
+
+HERE = Resources("inprocess")
+SECONDS = {"seconds", "train_seconds", "val_seconds"}
+LR = {"lr": {"kind": "choice", "field": "optimiser.lr", "choices": [1e-3, 1e-2]}}
+SAID = r"study 'hunt' stopped: .+ has no room for another file \(.+; [\d,.]+ MB free\): make room there, then go on"
+
+
+def journals(folder: StudyFolder) -> list[list[dict]]:
+    return [[row.model_dump(exclude=SECONDS) for row in journal.read()] for journal in (folder.trials, folder.epochs)]
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory, tiny_space) -> StudyFolder:
+    """A search of two trials of three epochs that nothing disturbed."""
+    folder = StudyFolder(tmp_path_factory.mktemp("results") / "whole")
+    run_search(folder, tiny_space(LR, trials=2), HERE, Console(file=io.StringIO()), seed=0)
+    return folder
+
+
+# ---- what the executors tell ----
+
+
+class Told:
+    """A study that notes what it is told."""
+
+    def __init__(self, folder: StudyFolder) -> None:
+        self.folder, self.record, self.told = folder, Record(folder), []
+
+    def next_trial(self) -> Trial | None:
+        self.told.append("next")
+        return Trial(Experiment(), 0)
+
+    def waits(self) -> bool:
+        return True
+
+    def resumable(self) -> tuple[str, ...]:
+        return ()
+
+    def on_epoch(self, row: EpochRow) -> bool:
+        self.told.append("epoch")
+        return True
+
+    def on_end(self, trial_id: str, error: str | None = None) -> None:
+        self.told.append(error)
+
+
+@pytest.fixture
+def told(folder) -> Told:
+    return Told(folder)
+
+
+def row(epoch: int = 1) -> EpochRow:
+    return EpochRow(
+        trial="t", epoch=epoch, score=0.5, train_loss=1.0, val_loss=1.0, terms={}, iou={}, train_score=None, lr={},
+        train_seconds=1.0, val_seconds=1.0, images=1, peak_memory_mb=None, done=False,
+    )  # fmt: skip
+
+
+def test_a_failure_for_lack_of_room_is_no_end_of_its_trial_and_nothing_more_is_told(told):
+    study = StopsWithoutRoom(told)
+    study.next_trial()
+    assert study.on_end("t", Failure("x has no room", "disk")) is None
+    assert not study.on_epoch(row()) and study.next_trial() is None and not study.waits()
+    study.on_end("u")
+    assert told.told == ["next"]
+    with pytest.raises(DiskFull, match="study 'study' stopped: x has no room"):
+        study.check()
+
+
+@pytest.mark.parametrize("call", ["next_trial", "on_epoch", "on_end"])
+def test_journals_without_room_stop_the_study_too(call, told, monkeypatch):
+    def refuse(*_: object) -> None:
+        raise DiskFull("journal")
+
+    monkeypatch.setattr(told, call, refuse)
+    study = StopsWithoutRoom(told)
+    assert not {
+        "next_trial": study.next_trial,
+        "on_epoch": lambda: study.on_epoch(row()),
+        "on_end": lambda: study.on_end("t"),
+    }[call]()
+    assert study.next_trial() is None
+    with pytest.raises(DiskFull, match="stopped: journal"):
+        study.check()
+
+
+def test_other_ends_are_told(told):
+    study = StopsWithoutRoom(told)
+    assert study.next_trial() and study.waits() and study.on_epoch(row())
+    for error in (None, "broken", Failure("too large", "memory")):
+        study.on_end("t", error)
+    assert told.told == ["next", "epoch", None, "broken", "too large"]
+    study.check()
+
+
+def test_ray_passes_on_whose_fault_an_end_is(told):
+    searcher = StudySearcher(StopsWithoutRoom(told), Resources(), lambda: 2, Deaths(), {})
+    for name in ("one", "two"):
+        searcher.suggest(name)
+    searcher.on_trial_complete("one", {"error": "x has no room", "cause": "disk"})
+    searcher.on_trial_complete("two", {"row": "{}"})
+    assert searcher.suggest("three") == StudySearcher.FINISHED and told.told == ["next", "next"]
+    with pytest.raises(DiskFull, match="x has no room"):
+        searcher.study.check()
+
+
+# ---- a disk that says that it is full ----
+
+
+def full_for(monkeypatch: pytest.MonkeyPatch, name: str, after: int) -> None:
+    """A disk without room for the files of a name, after the first ones."""
+    left, fsync = [after], os.fsync
+
+    def until_full(descriptor: int) -> None:
+        if f"/.{name}." in os.readlink(f"/proc/self/fd/{descriptor}"):
+            left[0] -= 1
+            if left[0] < 0:
+                raise OSError(errno.ENOSPC, "No space left on device")
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", until_full)
+
+
+def no_half_files(folder: StudyFolder) -> bool:
+    return not [path for path in folder.path.rglob(".*")]
+
+
+@pytest.mark.parametrize("name", ["last.safetensors", "confusion.npz"])
+@pytest.mark.parametrize("after", [0, 1, 2])
+def test_a_checkpoint_without_room_stops_the_study_and_with_room_it_ends_as_if_there_always_had_been(
+    name, after, whole, results, tiny_space, console, monkeypatch
+):
+    study, space = StudyFolder(results / "hunt"), tiny_space(LR, trials=2)
+    with monkeypatch.context() as patch:
+        full_for(patch, name, after)
+        with pytest.raises(DiskFull, match=SAID) as error:
+            run_search(study, space, HERE, console, seed=0)
+    assert error.value.exit_code == 3 and no_half_files(study)
+    assert all(ended.outcome != "failed" for ended in study.trials.read())
+
+    run_search(study, space, HERE, console, seed=0, resume=True)
+
+    assert journals(study) == journals(whole)
+    for trial in Record(study).ended:
+        assert study.run(trial).best.exists() and not study.run(trial).last.exists()
+
+
+def test_a_stopped_trial_whose_weights_find_no_room_has_not_ended(tiny, folder, monkeypatch):
+    class StopsAtOnce(Told):
+        def next_trial(self) -> Trial | None:
+            return Trial(tiny(), 0)
+
+        def on_epoch(self, row: EpochRow) -> bool:
+            self.told.append(row.epoch)
+            return False
+
+    study = StopsWithoutRoom(StopsAtOnce(folder))
+    full_for(monkeypatch, "last.safetensors", 0)
+
+    run_inprocess(study)
+
+    assert study.study.told == [1]
+    with pytest.raises(DiskFull, match="has no room for another file"):
+        study.check()
+
+
+# ---- a small disk ----
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 16 MB of its own."""
+    path = tmp_path / "disk"
+    path.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=16m", "tmpfs", path], capture_output=True)
+    if mounted.returncode:
+        pytest.skip(f"no file system can be mounted here: {mounted.stderr.decode().strip()}")
+    yield path
+    # lazily: SQLite may still hold its file
+    subprocess.run(["umount", "--lazy", path], check=True)
+
+
+def fill(path: Path, left: int) -> None:
+    """Leave so many bytes of the file system that holds a path."""
+    with open(path, "wb", buffering=0) as file:
+        try:
+            while True:
+                file.write(bytes(4096))
+        except OSError as error:
+            assert error.errno == errno.ENOSPC
+        file.truncate(max(0, file.tell() - left))
+
+
+def full_after(rows: int, filler: Path, left: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fill a disk, up to so many bytes, when a study's journals have so many rows."""
+    append, written = Journal.append, [0]
+
+    def counted(journal: Journal, row: EpochRow) -> None:
+        append(journal, row)
+        written[0] += 1
+        if written[0] == rows:
+            fill(filler, left)
+
+    monkeypatch.setattr(Journal, "append", counted)
+
+
+@pytest.mark.parametrize(
+    ("rows", "left"),
+    [(1, 0), (1, 8_000), (1, 60_000), (2, 20_000), (3, 4_000)],
+    ids=["no byte", "8 kB", "60 kB", "later", "at the end of a trial"],
+)
+def test_a_real_disk_that_fills_up_stops_the_study_and_with_room_it_ends_as_if_there_always_had_been(
+    rows, left, disk, whole, tiny_space, console, monkeypatch
+):
+    study, space = StudyFolder(disk / "hunt"), tiny_space(LR, trials=2)
+    with monkeypatch.context() as patch:
+        full_after(rows, disk / "filler", left, patch)
+        with pytest.raises(DiskFull, match=SAID):
+            run_search(study, space, HERE, console, seed=0)
+    assert not [path for path in study.path.rglob(".*")]
+    assert len(study.epochs.read()) < 6
+    (disk / "filler").unlink()
+
+    run_search(study, space, HERE, console, seed=0, resume=True)
+
+    assert journals(study) == journals(whole)
+
+
+def test_a_real_disk_that_fills_up_under_rays_workers_stops_the_study_likewise(
+    disk, whole, tiny_space, console, monkeypatch
+):
+    study, space = StudyFolder(disk / "hunt"), tiny_space(LR, trials=2)
+    resources = Resources(cpus_per_trial=0.5, concurrency=1)
+    with monkeypatch.context() as patch:
+        full_after(1, disk / "filler", 60_000, patch)
+        with pytest.raises(DiskFull, match=SAID):
+            run_search(study, space, resources, console, seed=0)
+    assert study.trials.read() == []
+    (disk / "filler").unlink()
+
+    run_search(study, space, HERE, console, seed=0, resume=True)
+
+    assert journals(study) == journals(whole)
+
+
+# ---- a folder that cannot be written ----
+
+
+@pytest.fixture
+def read_only(tmp_path: Path) -> Iterator[Path]:
+    """A file system that is mounted for reading only."""
+    path = tmp_path / "read-only"
+    path.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "ro,size=1m", "tmpfs", path], capture_output=True)
+    if mounted.returncode:
+        pytest.skip(f"no file system can be mounted here: {mounted.stderr.decode().strip()}")
+    yield path
+    subprocess.run(["umount", path], check=True)
+
+
+def test_a_read_only_disk_is_refused_before_anything_starts(read_only, tiny_space, console, monkeypatch):
+    refused_before_anything(monkeypatch)
+    for folder in (read_only / "hunt", read_only / "deeper" / "hunt"):
+        with pytest.raises(
+            StudyError, match=rf"study 'hunt': {folder} cannot be written \({read_only} is read-only or"
+        ):
+            run_search(StudyFolder(folder), tiny_space(LR, trials=1), HERE, console, seed=0)
+    assert list(read_only.iterdir()) == []
+
+
+def refused_before_anything(monkeypatch: pytest.MonkeyPatch) -> None:
+    def too_late(*_: object, **__: object) -> None:
+        raise AssertionError("preparation has started")
+
+    for step in ("settle_space", "decode_frames", "_connect", "Search"):
+        monkeypatch.setattr(f"harness.run.launch.{step}", too_late)
+
+
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+def test_another_users_results_folder_is_refused_before_anything_starts(tmp_path, tiny_space, console, monkeypatch):
+    if os.geteuid() != 0:
+        pytest.skip("only root can become another user")
+    refused_before_anything(monkeypatch)
+    folder, message = tmp_path / "results" / "hunt", tmp_path / "message"
+    folder.parent.mkdir()
+    message.touch()
+    message.chmod(0o666)
+    child = os.fork()
+    if child == 0:
+        # what a failed assertion would print is the parent's to print
+        with suppress(BaseException):
+            with open(message, "w") as file:
+                os.setuid(65534)
+                try:
+                    run_search(StudyFolder(folder), tiny_space(LR, trials=1), HERE, console, seed=0)
+                except BaseException as error:
+                    file.write(f"{type(error).__name__}: {error}")
+        os._exit(0)
+    os.waitpid(child, 0)
+
+    assert f"StudyError: study 'hunt': {folder} cannot be written (" in message.read_text()
+    assert "is read-only or another user's); mend that, or set HARNESS_RESULTS to a folder" in message.read_text()
+    assert not folder.exists()
