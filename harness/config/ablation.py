@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, JsonValue, model_validator
 
-from harness.config.base import Section
+from harness.config.base import Name, Section
 from harness.config.experiment import Experiment
 
 Overrides = dict[str, JsonValue]
@@ -97,10 +97,10 @@ class Ablation(Section):
     """Arms or factors, a design, and the sizes at which the study can be run."""
 
     experiment: Experiment = Field(Experiment(), description="the Experiment that arms and factors change")
-    arms: dict[str, Arm] = Field({}, description="name to arm (ladder, arms); none in other designs")
-    factors: dict[str, Factor] = Field({}, description="name to factor (every other design); none in a ladder or arms")
+    arms: dict[Name, Arm] = Field({}, description="name to arm (ladder, arms); none in other designs")
+    factors: dict[Name, Factor] = Field({}, description="name to factor (every other design); none in a ladder or arms")
     design: Design = Field(description="which arms there are and what is compared")
-    scale: dict[str, Scale] = Field(
+    scale: dict[Name, Scale] = Field(
         {"full": Scale()}, min_length=1, description="smoke, small, full: the same study at three sizes"
     )
 

@@ -60,7 +60,8 @@ class Experiment(Section):
         if max(schedule.warmup_epochs, encoder_start) > epochs:
             raise ValueError(
                 f"warm-up ({schedule.warmup_epochs}) and freeze + encoder warm-up ({encoder_start}) must fit into "
-                f"training.epochs ({epochs}); raise the epochs or shorten them"
+                f"training.epochs ({epochs}); raise the epochs or lower schedule.warmup_epochs, "
+                "schedule.freeze_encoder_epochs or schedule.encoder_warmup_epochs"
             )
         if self.protocol.bilinear_masks and self.evaluation.raster != "input":
             raise ValueError(

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, JsonValue, model_validator
 
-from harness.config.base import Section
+from harness.config.base import Name, Section
 from harness.config.experiment import Experiment
 from harness.config.overrides import apply_overrides
+from harness.config.validate import did_you_mean
 from harness.errors import ConfigError
 
 Scalar = bool | int | float | str
@@ -20,10 +22,24 @@ _ROLE = Field(
 _WHEN = Field({}, description="other parameter to its labels or values under which this one exists")
 
 
+class Prior(Section):
+    """Where an expert expects the best value, and how surely."""
+
+    centre: Scalar = Field(description="the expected value, or a choice's label; in the parameter's own unit")
+    confidence: float = Field(
+        0.5,
+        gt=0,
+        lt=1,
+        description="share of the random draws that come from near the centre, 0-1; the others are uniform, so that "
+        "a wrong centre is overcome",
+    )
+
+
 class _Parameter(Section):
     field: str = Field(min_length=1, description="dotted path into the Experiment")
     role: Literal["scientific", "nuisance"] = _ROLE
     when: dict[str, Annotated[tuple[Scalar, ...], Field(min_length=1)]] = _WHEN
+    prior: Prior | None = Field(None, description="where the best value is expected; none: anywhere")
 
 
 class FloatParameter(_Parameter):
@@ -71,14 +87,74 @@ Parameter = Annotated[FloatParameter | IntParameter | ChoiceParameter, Field(dis
 Strategy = Literal["promote", "random_promote", "model_asha", "asha", "gp_asha", "random_asha", "tpe", "random"]
 
 
+class Limit(Section):
+    """The largest value that is allowed."""
+
+    max: float = Field(gt=0, description="largest value allowed, in the unit of what is limited")
+
+
+class Constraints(Section):
+    """What every trial must keep to; one that does not is infeasible: it never wins, and the model avoids its like."""
+
+    parameters: Limit | None = Field(
+        None, description="parameters of the whole model, trained or not; known before training; none: no limit"
+    )
+    ms_per_image: Limit | None = Field(
+        None,
+        description="training time of the first epoch per image seen, waiting for data included, milliseconds (not "
+        "the time of inference); none: no limit",
+    )
+    peak_memory_mb: Limit | None = Field(
+        None, description="peak allocated GPU memory of an epoch, MB; without a GPU there is none; none: no limit"
+    )
+
+
+#: what a search is after: the score, as high as possible; the others as low as possible, `ms_per_image` being the
+#: training time per image seen
+Objective = Literal["score", "ms_per_image", "parameters"]
+#: strategies that take two objectives
+_WITH_TWO = ("promote", "random_promote", "model_asha", "random_asha", "random")
+
+
 class SearchConfig(Section):
     """How the space is searched; the command line may override it."""
 
     trials: int = Field(32, ge=1, description="trials to start")
     strategy: Strategy = Field("promote", description="where values come from, and what happens at a rung")
     default_first: bool = Field(True, description="trial 0 is the default Experiment, where the space contains it")
+    enqueue: tuple[Annotated[dict[Name, Scalar], Field(min_length=1)], ...] = Field(
+        (),
+        description="recipes tried right after the default Experiment: parameter name to value or label; what one "
+        "leaves out is the default Experiment's, or drawn where the space does not contain that",
+    )
+    constraints: Constraints = Field(Constraints(), description="what every trial must keep to; none given: nothing")
+    objectives: tuple[Objective, ...] = Field(
+        ("score",),
+        min_length=1,
+        max_length=2,
+        description="score (0-1) alone, or score and one that is minimised: ms_per_image (training, milliseconds) or "
+        "parameters (of the whole model); with two the result is the front of trials that no other beats",
+    )
     grace_epochs: int = Field(1, ge=1, description="first rung: no trial is stopped or paused earlier, epochs")
     reduction_factor: int = Field(3, ge=2, description="the best 1/factor of a rung go on")
+
+    @model_validator(mode="after")
+    def _objectives_fit(self) -> SearchConfig:
+        if self.objectives[0] != "score" or self.objectives[1:] == ("score",):
+            raise ValueError(
+                f"objectives {', '.join(self.objectives)}: the first is score, the second ms_per_image or parameters"
+            )
+        if self.cost is not None and self.strategy not in _WITH_TWO:
+            raise ValueError(
+                f"strategy '{self.strategy}' knows one objective, not {', '.join(self.objectives)}; "
+                f"use one of {', '.join(_WITH_TWO)}"
+            )
+        return self
+
+    @property
+    def cost(self) -> Objective | None:
+        """The objective that is minimised beside the score; none: the score is the only one."""
+        return self.objectives[1] if len(self.objectives) > 1 else None
 
 
 class Space(Section):
@@ -86,13 +162,14 @@ class Space(Section):
 
     experiment: Experiment = Field(Experiment(), description="the default Experiment that the parameters change")
     search: SearchConfig = Field(SearchConfig(), description="how the space is searched")
-    parameters: dict[str, Parameter] = Field(min_length=1, description="short name to parameter")
+    parameters: dict[Name, Parameter] = Field(min_length=1, description="short name to parameter")
 
     @model_validator(mode="after")
     def _consistent(self) -> Space:
         names = list(self.parameters)
         for index, (name, parameter) in enumerate(self.parameters.items()):
             _check_range(name, parameter)
+            _check_prior(name, parameter)
             for other, labels in parameter.when.items():
                 if other not in names[:index]:
                     raise ValueError(
@@ -102,6 +179,8 @@ class Space(Section):
                 _check_labels(name, other, labels, self.parameters[other])
             for above in names[:index]:
                 _check_not_overwritten(above, self.parameters[above], name, parameter)
+        for number, recipe in enumerate(self.search.enqueue, 1):
+            _check_recipe(f"search.enqueue: recipe {number}", recipe, self.parameters)
         return self
 
 
@@ -120,6 +199,35 @@ def _check_range(name: str, parameter: Parameter) -> None:
         raise ValueError(f"parameter '{name}': log and step exclude each other; remove one")
 
 
+def _check_prior(name: str, parameter: Parameter) -> None:
+    if parameter.prior is not None:
+        problem = value_problem(parameter, parameter.prior.centre)
+        if problem:
+            raise ValueError(f"parameter '{name}': prior.centre {problem}")
+
+
+def value_problem(parameter: Parameter, value: Scalar) -> str | None:
+    """Why a parameter cannot take a value or label, and what it takes; none: it can."""
+    if isinstance(parameter, ChoiceParameter):
+        # True == 1, and 1 == 1.0: a label is its type too
+        known = any(label == value and type(label) is type(value) for label in parameter.values())
+        return None if known else f"{value!r} is no choice of it; it has: {', '.join(map(str, parameter.values()))}"
+    if isinstance(value, bool | str):
+        return f"{value!r} is no number; give one from {parameter.low} to {parameter.high}"
+    if isinstance(parameter, IntParameter) and not isinstance(value, int):
+        return f"{value!r} is no whole number; give one from {parameter.low} to {parameter.high}"
+    if not parameter.low <= value <= parameter.high:
+        return f"{value!r} lies outside its range; give one from {parameter.low} to {parameter.high}"
+    if parameter.step is None or parameter.log:
+        return None
+    steps = (value - parameter.low) / parameter.step
+    # as Optuna has it
+    if abs(steps - round(steps)) < 1e-8:
+        return None
+    below, above = (parameter.low + step * parameter.step for step in (math.floor(steps), math.floor(steps) + 1))
+    return f"{value!r} lies between two steps; give {below:g}" + (f" or {above:g}" if above <= parameter.high else "")
+
+
 def _check_labels(name: str, other: str, labels: tuple[Scalar, ...], parameter: Parameter) -> None:
     if not isinstance(parameter, ChoiceParameter):
         raise ValueError(f"parameter '{name}' depends on '{other}', which is no choice; only choices can be conditions")
@@ -127,6 +235,22 @@ def _check_labels(name: str, other: str, labels: tuple[Scalar, ...], parameter: 
     if unknown:
         known = ", ".join(map(str, parameter.values()))
         raise ValueError(f"parameter '{name}': '{other}' never takes {unknown}; it takes: {known}")
+
+
+def _check_recipe(what: str, recipe: dict[str, Scalar], parameters: dict[str, Parameter]) -> None:
+    for name, value in recipe.items():
+        if name not in parameters:
+            raise ValueError(f"{what}: there is no parameter '{name}'{did_you_mean(name, parameters)}")
+        parameter = parameters[name]
+        problem = value_problem(parameter, value)
+        if problem:
+            raise ValueError(f"{what}: {name} {problem}")
+        for other, labels in parameter.when.items():
+            if recipe.get(other) not in labels:
+                raise ValueError(
+                    f"{what}: {name} exists only where {other} is {' or '.join(map(str, labels))}; "
+                    f"give {other} too, or leave {name} out"
+                )
 
 
 def _check_not_overwritten(above: str, first: Parameter, name: str, second: Parameter) -> None:
@@ -140,13 +264,21 @@ def _check_not_overwritten(above: str, first: Parameter, name: str, second: Para
 
 
 def to_overrides(space: Space, picked: dict[str, Scalar]) -> dict[str, Any]:
-    """Labels and numbers by parameter name as overrides by dotted path, in the order of the space."""
-    overrides = {}
-    for name, parameter in space.parameters.items():
-        if name in picked:
-            value = picked[name]
-            overrides[parameter.field] = parameter.values()[value] if isinstance(parameter, ChoiceParameter) else value
-    return overrides
+    """Labels and numbers by parameter name as overrides by dotted path, in the order of the space.
+
+    Raises:
+        ConfigError: a label that its parameter does not have.
+    """
+    return {p.field: _value_of(name, p, picked[name]) for name, p in space.parameters.items() if name in picked}
+
+
+def _value_of(name: str, parameter: Parameter, picked: Scalar) -> Any:
+    if not isinstance(parameter, ChoiceParameter):
+        return picked
+    for label, value in parameter.values().items():
+        if label == picked:
+            return value
+    raise ConfigError(f"parameter '{name}' has no choice {picked!r}; it has: {', '.join(map(str, parameter.values()))}")
 
 
 def is_active(parameter: Parameter, picked: dict[str, Scalar]) -> bool:
@@ -167,6 +299,11 @@ def check_space(space: Space) -> None:
                 apply_overrides(space.experiment, to_overrides(space, picked))
             except ConfigError as error:
                 raise ConfigError(f"parameter '{name}' at {value!r}: {error}") from error
+    for number, recipe in enumerate(space.search.enqueue, 1):
+        try:
+            apply_overrides(space.experiment, to_overrides(space, recipe))
+        except ConfigError as error:
+            raise ConfigError(f"search.enqueue: recipe {number}: {error}") from error
 
 
 def _ends(parameter: Parameter) -> list[Scalar]:

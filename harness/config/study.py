@@ -7,7 +7,7 @@ from typing import Any, Literal
 from pydantic import Field
 
 from harness.config.ablation import Ablation
-from harness.config.base import Section
+from harness.config.base import Name, Section
 from harness.config.experiment import Experiment
 from harness.config.space import Space
 
@@ -28,7 +28,9 @@ class ReplicateSettings(Section):
     """Arms, each trained with the same seeds."""
 
     kind: Literal["replicates"] = "replicates"
-    arms: dict[str, Experiment] = Field(min_length=1, description="name to Experiment, weights settled")
+    arms: dict[Name, Experiment] = Field(min_length=1, description="name to Experiment, weights settled")
+    seeds: int | None = Field(None, ge=1, description="trainings of each; none: not written down")
+    first_seed: int = Field(0, ge=0, description="seed of the first training; the others follow")
     dataset: str = Field(description="fingerprint of the frames")
 
 

@@ -4,18 +4,25 @@ from __future__ import annotations
 
 import difflib
 import json
+import math
 import types
 import typing
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
 from harness.config.base import Section
-from harness.config.yaml_file import Location, load_yaml
+from harness.config.yaml_file import MAX_DEPTH, Location, load_yaml
 from harness.errors import ConfigError
 
 S = TypeVar("S", bound=Section)
+
+#: whole numbers that arrays and databases hold: below this, and not below its negative
+_INTEGERS = 1 << 63
+#: characters of a value, and mistakes, that a message shows
+_SHOWN, _LISTED = 200, 20
 
 
 def read_section(section: type[S], path: Path) -> S:
@@ -30,13 +37,68 @@ def read_section(section: type[S], path: Path) -> S:
 
 def validate_section(section: type[S], value: Any, name: str, lines: dict[Location, int] | None = None) -> S:
     """Validate plain values (dicts, lists, scalars) as a section; `name` stands for the file in messages."""
+    unfit = [f"{_place(path, name, lines or {})}: {rule}" for path, rule in _unfit(value, ())]
+    if unfit:
+        raise ConfigError(_listed(unfit))
     try:
         # through JSON, where lists may become tuples while everything else stays strict
         return section.model_validate_json(json.dumps(value))
     except ValidationError as error:
-        raise ConfigError("\n".join(_message(section, e, value, name, lines or {}) for e in error.errors())) from error
-    except TypeError as error:
-        raise ConfigError(f"{name}: {error}; use only numbers, text, true/false, lists and mappings") from error
+        errors = error.errors()
+        said = [_message(section, e, value, name, lines or {}) for e in errors[:_LISTED]]
+        raise ConfigError(_listed(said, len(errors))) from error
+
+
+def _listed(messages: list[str], count: int | None = None) -> str:
+    """The first mistakes, and how many there are besides."""
+    more = (count or len(messages)) - _LISTED
+    return "\n".join(messages[:_LISTED] + ([f"and {more} more"] if more > 0 else []))
+
+
+def _unfit(value: Any, path: Location) -> Iterator[tuple[Location, str]]:
+    """What cannot be written as JSON and read back the same, wherever it stands, and by which rule."""
+    if len(path) > MAX_DEPTH:
+        yield path[:1], f"nested deeper than {MAX_DEPTH} levels; no field is"
+    elif isinstance(value, dict):
+        for key, inner in value.items():
+            broken = _broken_text(key) if isinstance(key, str) else None
+            yield from [(path, f"key {key!r}: {broken}")] if broken else _unfit(inner, (*path, key))
+    elif isinstance(value, list | tuple):
+        for index, inner in enumerate(value):
+            yield from _unfit(inner, (*path, index))
+    elif rule := _broken_scalar(value):
+        yield path, rule
+
+
+def _broken_scalar(value: Any) -> str | None:
+    if isinstance(value, str):
+        return _broken_text(value)
+    if isinstance(value, bool | None):
+        return None
+    if isinstance(value, float):
+        return None if math.isfinite(value) else f"input should be a finite number, not {value!r}"
+    if isinstance(value, int):
+        return None if -_INTEGERS <= value < _INTEGERS else "a whole number of more than 64 bits; write a smaller one"
+    return f"a value of type {type(value).__name__}; use only numbers, text, true/false, lists and mappings"
+
+
+def _broken_text(text: str) -> str | None:
+    """Half of a surrogate pair cannot be written, a NUL cannot be part of a path."""
+    if text.isascii() and "\0" not in text:
+        return None
+    broken = "\0" in text or any("\ud800" <= letter <= "\udfff" for letter in text)
+    return f"text with a NUL or half a surrogate pair: {shortened(text)}; write it anew" if broken else None
+
+
+def shortened(value: Any) -> str:
+    """How a value looks in a message: on one line, and not for pages."""
+    text = repr(value)
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."
+
+
+def printable(text: str) -> str:
+    """Text on one line, without the characters that move a cursor, clear a screen or cannot be written."""
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
 
 def did_you_mean(word: str, known: typing.Iterable[str]) -> str:
@@ -50,10 +112,14 @@ def _message(section: type[Section], error: Any, value: Any, name: str, lines: d
     path = _plain_location(error["loc"], value)
     if error["type"] == "missing":
         path = (*path, error["loc"][-1])
+    return f"{_place(path, name, lines)}: {_rule(section, error)}"
+
+
+def _place(path: Location, name: str, lines: dict[Location, int]) -> str:
+    """The file, the line and the field, as far as they are known."""
     line = next((lines[path[:n]] for n in range(len(path), 0, -1) if path[:n] in lines), None)
     place = name if line is None else f"{name}:{line}"
-    field = ".".join(map(str, path))
-    return f"{place}: {field}: {_rule(section, error)}" if field else f"{place}: {_rule(section, error)}"
+    return f"{place}: {printable('.'.join(map(str, path)))}" if path else place
 
 
 def _rule(section: type[Section], error: Any) -> str:
@@ -78,7 +144,7 @@ def _rule(section: type[Section], error: Any) -> str:
         return f"has {limits['actual_length']} items; it takes {allowed}"
     if kind == "value_error":
         return str(error["ctx"]["error"])
-    return f"{error['msg'][0].lower()}{error['msg'][1:]}, not {given!r}"
+    return f"{error['msg'][0].lower()}{error['msg'][1:]}, not {shortened(given)}"
 
 
 def _plain_location(location: Location, value: Any) -> Location:

@@ -13,9 +13,20 @@ from harness.errors import ConfigError
 #: where a value stands: its keys from the top
 Location = tuple[str | int, ...]
 
+#: bounds of a file, and of what its aliases make of it: many times what the largest of ours has
+MAX_BYTES, MAX_VALUES, MAX_DEPTH = 2_000_000, 100_000, 64
+_TEXT = "tag:yaml.org,2002:str"
+
 
 class _Loader(yaml.SafeLoader):
-    """PyYAML follows YAML 1.1, where `no` is False and `1e-4` a string; these are the 1.2 core rules."""
+    """PyYAML follows YAML 1.1, where `no` is False and `1e-4` a string; these are the 1.2 core rules, without tags."""
+
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node:
+        event = self.peek_event()
+        if getattr(event, "tag", None) is not None:
+            problem = f"a tag ({event.tag}); take it out, every value says itself what it is"
+            raise yaml.composer.ComposerError(None, None, problem, event.start_mark)
+        return super().compose_node(parent, index)
 
 
 class _Dumper(yaml.SafeDumper):
@@ -51,10 +62,14 @@ def load_yaml(path: Path) -> tuple[Any, dict[Location, int]]:
         The value, and the line (from 1) of every key and item by its location.
 
     Raises:
-        ConfigError: the file is missing, is not YAML, or repeats a key.
+        ConfigError: the file is missing, too large, is not YAML, or repeats a key.
     """
     try:
-        text = Path(path).read_text(encoding="utf-8")
+        with open(path, "rb") as file:
+            data = file.read(MAX_BYTES + 1)
+        if len(data) > MAX_BYTES:
+            raise ConfigError(f"{path}: more than {MAX_BYTES} bytes, which no file of ours has; give another file")
+        text = data.decode()
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: cannot be read ({error}); give a readable YAML file") from error
     return parse_yaml(text, str(path))
@@ -65,31 +80,58 @@ def parse_yaml(text: str, name: str) -> tuple[Any, dict[Location, int]]:
     try:
         loader = _Loader(text)
         node = loader.get_single_node()
-        lines: dict[Location, int] = {}
-        if node is not None:
-            _collect_lines(node, (), lines, name)
+        lines = {} if node is None else _Lines(name).of(node)
         return (None if node is None else loader.construct_document(node)), lines
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
+    except RecursionError as error:
+        raise ConfigError(f"{name}: not valid YAML: nested too deep; {MAX_DEPTH} levels are enough") from error
+    except (yaml.YAMLError, ValueError) as error:
         raise ConfigError(f"{_place(error, name)}: not valid YAML: {_problem(error)}") from error
 
 
-def _collect_lines(node: yaml.Node, location: Location, lines: dict[Location, int], name: str) -> None:
-    if isinstance(node, yaml.MappingNode):
-        for key, value in node.value:
-            if not isinstance(key, yaml.ScalarNode):
-                raise ConfigError(f"{name}:{key.start_mark.line + 1}: a list or a mapping as a key; use a word")
-            here = (*location, key.value)
-            if here in lines:
-                raise ConfigError(
-                    f"{name}:{key.start_mark.line + 1}: key '{key.value}' stands twice "
-                    f"(first in line {lines[here]}); keep one of them"
-                )
-            lines[here] = key.start_mark.line + 1
-            _collect_lines(value, here, lines, name)
-    elif isinstance(node, yaml.SequenceNode):
-        for index, item in enumerate(node.value):
-            lines[(*location, index)] = item.start_mark.line + 1
-            _collect_lines(item, (*location, index), lines, name)
+class _Lines:
+    """Walks a document as it is when every alias is written out, which may be far longer than its file."""
+
+    def __init__(self, name: str) -> None:
+        self.name, self.lines, self.characters = name, {}, 0
+
+    def of(self, node: yaml.Node) -> dict[Location, int]:
+        self._walk(node, ())
+        return self.lines
+
+    def _walk(self, node: yaml.Node, location: Location) -> None:
+        self._check_size(node, location)
+        if isinstance(node, yaml.MappingNode):
+            for key, value in node.value:
+                here = (*location, self._key(key))
+                if here in self.lines:
+                    self._refuse(
+                        key, f"key '{key.value}' stands twice (first in line {self.lines[here]}); keep one of them"
+                    )
+                self.lines[here] = key.start_mark.line + 1
+                self._walk(value, here)
+        elif isinstance(node, yaml.SequenceNode):
+            for index, item in enumerate(node.value):
+                self.lines[(*location, index)] = item.start_mark.line + 1
+                self._walk(item, (*location, index))
+
+    def _key(self, key: yaml.Node) -> str:
+        if not isinstance(key, yaml.ScalarNode):
+            self._refuse(key, "a list or a mapping as a key; use a word")
+        # as it is written: 1 and 0x1 are two keys, and so they are in JSON
+        key.tag = _TEXT
+        return key.value
+
+    def _check_size(self, node: yaml.Node, location: Location) -> None:
+        self.characters += len(node.value) if isinstance(node, yaml.ScalarNode) else 0
+        if len(location) > MAX_DEPTH:
+            self._refuse(node, f"nested deeper than {MAX_DEPTH} levels, or an alias inside what it stands for")
+        if len(self.lines) > MAX_VALUES or self.characters > MAX_BYTES:
+            self._refuse(
+                node, f"more than {MAX_VALUES} values or {MAX_BYTES} characters with aliases (*) written out; use fewer"
+            )
+
+    def _refuse(self, node: yaml.Node, why: str) -> None:
+        raise ConfigError(f"{self.name}:{node.start_mark.line + 1}: {why}")
 
 
 def _place(error: Exception, name: str) -> str:
@@ -102,13 +144,19 @@ def _problem(error: Exception) -> str:
 
 
 def _float(dumper: _Dumper, value: float) -> yaml.ScalarNode:
-    text = repr(value)
+    text = repr(value).replace("inf", ".inf").replace("nan", ".nan")
     if "e" in text and "." not in text:
         text = text.replace("e", ".0e")
     return dumper.represent_scalar("tag:yaml.org,2002:float", text)
 
 
+def _str(dumper: _Dumper, value: str) -> yaml.ScalarNode:
+    # PyYAML writes this line break as it is, where it is read as a blank
+    return dumper.represent_scalar(_TEXT, value, style='"' if "\x85" in value else None)
+
+
 _Dumper.add_representer(float, _float)
+_Dumper.add_representer(str, _str)
 
 
 def dump_yaml(value: Any) -> str:

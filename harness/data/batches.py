@@ -7,6 +7,7 @@ the process has drawn, change nothing. Images stay uint8; they are normalised on
 from __future__ import annotations
 
 import multiprocessing
+import signal
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -287,6 +288,8 @@ def _context() -> multiprocessing.context.BaseContext:
 
 def _start_worker(_worker: int) -> None:
     cv2.setNumThreads(1)
+    # Ctrl-C in a terminal reaches every process; which batches are still wanted is the training's business
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def _seed(*parts: int) -> np.random.SeedSequence:

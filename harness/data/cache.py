@@ -151,8 +151,8 @@ def _load(folder: Path) -> FrameArrays:
     return FrameArrays(
         folder=folder,
         names=tuple(index["names"]),
-        images=np.load(folder / "images.npy", mmap_mode="r"),
-        masks=np.load(masks, mmap_mode="r") if masks.is_file() else None,
+        images=np.load(folder / "images.npy", mmap_mode="r", allow_pickle=False),
+        masks=np.load(masks, mmap_mode="r", allow_pickle=False) if masks.is_file() else None,
         native_sizes=tuple((h, w) for h, w in index["native_sizes"]),
     )
 

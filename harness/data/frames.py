@@ -12,26 +12,28 @@ from __future__ import annotations
 
 import hashlib
 import os
-import struct
-import zlib
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from stat import S_ISREG
 from typing import TypeVar
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from harness.data.image_headers import ImageHeader, read_header
 from harness.errors import DataError
 
 SPLITS = ("train", "val", "test")
 IMAGES, MASKS = "Color_Images", "Segmentation"
 _IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg")
-_PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
-_JPEG_START, _JPEG_END = b"\xff\xd8", b"\xff\xd9"
+#: pixels of the largest image that is decoded, 8192x8192: a file of kilobytes can ask for gigabytes of them
+MAX_PIXELS = 1 << 26
+#: bytes of the largest file that is read: twice that many pixels of 64 bits without compression
+_MAX_BYTES = 1 << 30
 #: files in flight at once: bounds the memory of a reader that is faster than its consumer
 _CHUNK = 32
 
@@ -85,22 +87,39 @@ def existing_splits(root: Path) -> tuple[str, ...]:
 
 
 def read_image(path: Path) -> NDArray[np.uint8]:
-    """Read an image as RGB, uint8 (H W 3); grey and transparent images become RGB.
+    """Read an image as RGB, uint8 (H W 3); grey and transparent images become RGB, turned ones upright.
 
-    Raises DataError for a file that is missing, cut short, damaged, or no image.
+    Raises DataError for a file that is missing, cut short, damaged, too large, animated, of 16 bits, or no image.
     """
-    return cv2.cvtColor(_decode(path, cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB)
+    return _image(path)[0]
+
+
+def _image(path: Path) -> tuple[NDArray[np.uint8], ImageHeader]:
+    content = _content(path)
+    header = _checked_header(path, content)
+    if header.depth == 16:
+        # OpenCV keeps the high byte: what holds 0 to 255 becomes black
+        raise DataError(f"{path}: an image of 16 bits a channel; a frame has 8: export it as an 8-bit RGB PNG")
+    return cv2.cvtColor(_decode(path, content, cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB), header
 
 
 def read_mask(path: Path, allow_8bit: bool = False) -> NDArray[np.uint16]:
     """Read a mask as raw ids, uint16 (H W), unchanged.
 
     8-bit masks are accepted only where `allow_8bit` says that the taxonomy's ids fit into 8 bits.
-    Raises DataError for a file that is missing, cut short, damaged, not of one channel, or of another depth.
+    Raises DataError for a file that is missing, cut short, damaged, too large, no plain PNG, not of one channel, or
+    of another depth.
     """
+    content = _content(path)
+    header = _checked_header(path, content)
+    if header.kind != "PNG":
+        raise DataError(f"{path}: a {header.kind}, which changes the ids of a mask; fetch the 16-bit PNG")
+    if header.depth < 8:
+        # OpenCV stretches the values to 0-255
+        raise DataError(f"{path}: a mask of {header.depth} bit a pixel; export it as a 16-bit single-channel PNG")
     # IMREAD_UNCHANGED: by default OpenCV keeps the high byte only, where 100 and 200 become 0, and 10000
     # becomes 39
-    mask = _decode(path, cv2.IMREAD_UNCHANGED)
+    mask = _decode(path, content, cv2.IMREAD_UNCHANGED)
     if mask.ndim != 2:
         raise DataError(
             f"{path}: a mask of {mask.shape[2]} channels; a mask has one channel of raw ids, not colours: "
@@ -118,11 +137,17 @@ def read_mask(path: Path, allow_8bit: bool = False) -> NDArray[np.uint16]:
 def read_frame(frame: Frame, allow_8bit: bool = False) -> tuple[NDArray[np.uint8], NDArray[np.uint16] | None]:
     """Read image, uint8 (H W 3), and mask, uint16 (H W) or None.
 
-    Raises DataError as `read_image` and `read_mask` do, and where the two differ in size.
+    Raises DataError as `read_image` and `read_mask` do, where the two differ in size, and for an image that has a
+    mask and is stored turned.
     """
-    image = read_image(frame.image)
+    image, header = _image(frame.image)
     if frame.mask is None:
         return image, None
+    if header.turned:
+        raise DataError(
+            f"{frame.image}: stored turned or mirrored (Exif orientation), so that its pixels and its mask's may not "
+            "lie on each other; save it upright, without Exif"
+        )
     mask = read_mask(frame.mask, allow_8bit)
     if mask.shape != image.shape[:2]:
         raise DataError(
@@ -156,19 +181,22 @@ def _content_hash(root: Path, stamps: tuple[tuple[str, int, int], ...]) -> str:
     names = [name for name, _, _ in stamps]
     whole = hashlib.blake2b(digest_size=8)
     for name, content in zip(names, read_in_order(lambda n: _file_hash(root / n), names), strict=True):
-        whole.update(len(name.encode()).to_bytes(4, "little") + name.encode() + content)
+        whole.update(len(os.fsencode(name)).to_bytes(4, "little") + os.fsencode(name) + content)
     return whole.hexdigest()
 
 
 def _file_hash(path: Path) -> bytes:
-    return hashlib.blake2b(path.read_bytes(), digest_size=16).digest()
+    return hashlib.blake2b(_content(path), digest_size=16).digest()
 
 
 def _stamps(root: Path, split: str) -> Iterator[tuple[str, int, int]]:
     """Name below the root, size and time of change of the files of a split: looked at by every trial that starts."""
     for kind, suffixes in ((IMAGES, _IMAGE_SUFFIXES), (MASKS, (".png",))):
         for entry in _entries(root / split / kind, suffixes):
-            stat = entry.stat()
+            try:
+                stat = entry.stat()
+            except OSError as error:
+                raise DataError(f"{entry.path}: cannot be read ({error.strerror}); remove it, or mend it") from error
             yield f"{split}/{kind}/{entry.name}", stat.st_size, stat.st_mtime_ns
 
 
@@ -179,9 +207,12 @@ def _files(folder: Path, suffixes: tuple[str, ...]) -> list[Path]:
 def _entries(folder: Path, suffixes: tuple[str, ...]) -> list[os.DirEntry[str]]:
     if not folder.is_dir():
         return []
-    with os.scandir(folder) as entries:
-        # names with a leading dot are what file managers leave behind ("._0000060.png")
-        return [e for e in entries if e.name.lower().endswith(suffixes) and not e.name.startswith(".")]
+    try:
+        with os.scandir(folder) as entries:
+            # names with a leading dot are what file managers leave behind ("._0000060.png")
+            return [e for e in entries if e.name.lower().endswith(suffixes) and not e.name.startswith(".")]
+    except OSError as error:
+        raise DataError(f"{folder}: cannot be listed ({error.strerror}); check its permissions") from error
 
 
 def _naming_problems(folder: Path, files: list[Path], images: dict[str, Path]) -> list[str]:
@@ -212,43 +243,41 @@ def _missing_folder(root: Path, split: str) -> str:
     )
 
 
-def _decode(path: Path, flag: int) -> NDArray:
+def _content(path: Path) -> bytes:
+    """The bytes of an image file: a pipe or a device that bears its name would never end."""
     try:
-        content = path.read_bytes()
+        about = path.stat()
+        if not S_ISREG(about.st_mode):
+            raise DataError(f"{path}: no file (a folder, a pipe, a device); remove it, or put the image in its place")
+        if about.st_size > _MAX_BYTES:
+            raise DataError(f"{path}: {about.st_size} bytes; an image has up to {_MAX_BYTES}: remove it")
+        return path.read_bytes()
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror}); check the path and its permissions") from error
-    if not _is_whole(content):
+
+
+def _checked_header(path: Path, content: bytes) -> ImageHeader:
+    header = read_header(content)
+    if header is None:
         raise DataError(f"{path}: cut short or damaged ({len(content)} bytes); copy the file again")
-    array = cv2.imdecode(np.frombuffer(content, np.uint8), flag)
+    if header.width * header.height > MAX_PIXELS:
+        raise DataError(
+            f"{path}: {header.width}x{header.height} pixels; images of up to {MAX_PIXELS} pixels (8192x8192) are read: "
+            "cut it into smaller ones"
+        )
+    if header.animated:
+        raise DataError(f"{path}: an animated PNG, several pictures in one file; export one of them as a plain PNG")
+    return header
+
+
+def _decode(path: Path, content: bytes, flag: int) -> NDArray:
+    try:
+        array = cv2.imdecode(np.frombuffer(content, np.uint8), flag)
+    except cv2.error as error:
+        raise DataError(f"{path}: OpenCV cannot decode it ({error.err}); copy or export the file again") from error
     if array is None:
         raise DataError(f"{path}: OpenCV cannot decode it; copy or export the file again")
     return array
-
-
-def _is_whole(content: bytes) -> bool:
-    """Whether a PNG's chunks and checksums, or a JPEG's end marker, are all there.
-
-    OpenCV is not asked, because what it does depends on its version: some return the part that was decoded,
-    the rest black, with no more than a warning. Checksums cost 2 % of the decoding.
-    """
-    if content.startswith(_JPEG_START):
-        return _JPEG_END in content[-1024:]
-    return content.startswith(_PNG_SIGNATURE) and _png_chunks_are_whole(content)
-
-
-def _png_chunks_are_whole(content: bytes) -> bool:
-    position = len(_PNG_SIGNATURE)
-    while position + 12 <= len(content):
-        (length,) = struct.unpack_from(">I", content, position)
-        end = position + 8 + length
-        if end + 4 > len(content):
-            return False
-        if zlib.crc32(memoryview(content)[position + 4 : end]) != struct.unpack_from(">I", content, end)[0]:
-            return False
-        if content[position + 4 : position + 8] == b"IEND":
-            return True
-        position = end + 4
-    return False
 
 
 def _pixels(array: NDArray) -> str:

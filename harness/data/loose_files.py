@@ -60,7 +60,7 @@ def mask_pairs(predictions: Path, truth: Path) -> tuple[MaskPair, ...]:
 
 def _images(path: Path) -> list[Path]:
     if path.is_dir():
-        files = sorted(file for file in path.iterdir() if file.suffix.lower() in IMAGE_SUFFIXES)
+        files = sorted(file for file in path.iterdir() if _is_named_as(file, IMAGE_SUFFIXES))
         if not files:
             raise DataError(f"{path}: no image here; give a folder with {', '.join(IMAGE_SUFFIXES)} files")
         return files
@@ -80,7 +80,12 @@ def _frame(image: Path) -> Frame:
 def _masks(folder: Path) -> dict[str, Path]:
     if not folder.is_dir():
         raise DataError(f"{folder}: no such folder; give a folder of raw-id masks")
-    masks = {file.name: file for file in folder.iterdir() if file.suffix.lower() == ".png"}
+    masks = {file.name: file for file in folder.iterdir() if _is_named_as(file, (".png",))}
     if not masks:
         raise DataError(f"{folder}: no .png mask here; give a folder of raw-id masks")
     return masks
+
+
+def _is_named_as(file: Path, suffixes: tuple[str, ...]) -> bool:
+    # names with a leading dot are what file managers leave behind ("._0000060.png")
+    return file.suffix.lower() in suffixes and not file.name.startswith(".")

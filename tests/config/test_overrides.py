@@ -80,7 +80,7 @@ def test_a_path_that_does_not_exist_is_refused_with_the_part_that_fails(path: st
             r"^override: model\.head: kind 'conv_stak' .*did you mean 'conv_stack'",
         ),
         ("model.head", {"channels": 8}, r"^override: model\.head: needs a 'kind'; one of 'linear'"),
-        ("data.root", object(), r"^override: .*not JSON serializable; use only numbers, text"),
+        ("data.root", object(), r"^override: data\.root: a value of type object; use only numbers, text"),
         ("optimiser.lr", float("nan"), r"^override: optimiser\.lr: input should be a finite number, not nan$"),
     ],
 )

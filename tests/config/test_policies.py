@@ -41,6 +41,6 @@ PROBABILITIES = {
 }
 
 
-@pytest.mark.parametrize("name", POLICIES)
+@pytest.mark.parametrize("name", PROBABILITIES)
 def test_the_probabilities_are_the_published_ones(name: PolicyName) -> None:
     assert [getattr(step, "probability", 1.0) for step in POLICIES[name]] == PROBABILITIES[name]

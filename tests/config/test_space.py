@@ -67,6 +67,35 @@ def test_a_space_that_contradicts_itself_is_refused(parameters: dict[str, Any], 
         space(**parameters)
 
 
+@pytest.mark.parametrize(
+    ("parameter", "prior", "message"),
+    [
+        (
+            LR,
+            {"centre": 0.1},
+            r"parameter 'x': prior\.centre 0\.1 lies outside its range; give one from 0\.0001 to 0\.01",
+        ),
+        (LR, {"centre": "fast"}, r"prior\.centre 'fast' is no number; give one from 0\.0001 to 0\.01"),
+        (LR, {"centre": True}, r"prior\.centre True is no number"),
+        (BATCH, {"centre": 3.5}, r"prior\.centre 3\.5 is no whole number; give one from 2 to 8"),
+        (HEAD, {"centre": "conf"}, r"prior\.centre 'conf' is no choice of it; it has: linear, conv"),
+        (LR, {"centre": 1e-3, "confidence": 0.0}, r"prior\.confidence: .*greater than 0"),
+        (LR, {"centre": 1e-3, "confidence": 1.0}, r"prior\.confidence: .*less than 1"),
+        (LR, {"confidence": 0.5}, r"prior\.centre"),
+    ],
+)
+def test_a_prior_that_its_parameter_cannot_have_is_refused(parameter, prior, message) -> None:
+    with pytest.raises(ConfigError, match=message):
+        space(x=parameter | {"prior": prior})
+
+
+def test_a_prior_is_there_where_it_is_given_and_as_sure_as_not() -> None:
+    what = space(lr=LR | {"prior": {"centre": 1e-3}}, batch=BATCH, head=HEAD | {"prior": {"centre": "conv"}})
+    assert [p.prior and (p.prior.centre, p.prior.confidence) for p in what.parameters.values()] == [
+        (1e-3, 0.5), None, ("conv", 0.5)
+    ]  # fmt: skip
+
+
 def test_log_with_the_default_step_is_allowed() -> None:
     assert space(lr=LR | {"log": True}, batch=BATCH | {"log": True}).parameters["batch"].step == 1
 

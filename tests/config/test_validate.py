@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from datetime import date
 from pathlib import Path
 
 import pytest
@@ -131,8 +132,11 @@ def test_a_file_that_is_no_mapping_is_refused(text: str) -> None:
     assert refused(text).startswith("f.yaml: input should be an object, not ")
 
 
-def test_a_value_that_yaml_tags_but_json_has_not_is_refused() -> None:
-    assert "use only numbers, text, true/false, lists and mappings" in refused("data: {root: !!timestamp 2024-01-01}")
+def test_a_value_that_json_has_not_is_refused_with_its_field() -> None:
+    with pytest.raises(
+        ConfigError, match=r"^f: data\.root: a value of type date; use only numbers, text, true/false, lists and map"
+    ):
+        validate_section(Experiment, {"data": {"root": date(2024, 1, 1)}}, "f")
 
 
 def test_an_empty_file_is_the_default(tmp_path: Path) -> None:

@@ -72,9 +72,12 @@ def test_every_key_and_item_remembers_its_line() -> None:
         ("a: 1\n  b: 2\n", r"f\.yaml:2: not valid YAML"),
         ("a: 1\n---\nb: 2\n", r"f\.yaml:2: not valid YAML"),
         ("a: 1\n? [b, c]\n: 2\n", r"f\.yaml:2: a list or a mapping as a key"),
-        ("a: 1\nb: !!python/object/apply:os.getcwd []\n", r"f\.yaml:2: not valid YAML: could not determine a constr"),
+        (
+            "a: 1\nb: !!python/object/apply:os.getcwd []\n",
+            r"f\.yaml:2: not valid YAML: a tag \(.*os\.getcwd\); take it out",
+        ),
         ("a: \0", r"f\.yaml: not valid YAML: unacceptable character"),
-        ("a: &x [*x]", r"f\.yaml: not valid YAML: "),
+        ("a: &x [*x]", r"f\.yaml:1: nested deeper than 64 levels, or an alias inside what it stands for"),
         ("a: *nowhere", r"f\.yaml:1: not valid YAML: found undefined alias"),
     ],
 )
