@@ -1,106 +1,140 @@
-"""What people see while a study runs: a live panel on a terminal, a line per ended trial elsewhere."""
+"""What people see while a study runs: the dashboard on a terminal, a line per ended trial elsewhere."""
 
 from __future__ import annotations
 
+import sys
+import threading
 import time
+import traceback
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from typing import Any
 
-from rich.console import Console, Group
+from rich.console import Console, RenderableType
 from rich.live import Live
-from rich.table import Table
 from rich.text import Text
 
+from harness.ablate import GreedyPath, Racing, Replicates
 from harness.config import Trial
+from harness.run.dashboard import ended_line, frame
+from harness.run.gpu_memory import GpuMeter
+from harness.run.plan import Kind, Plan
+from harness.run.snapshot import Snapshot, Tally
+from harness.run.study import Study
+from harness.search import Search
+from harness.search.confirmation import are_ranks
 from harness.store import EpochRow, TrialRow
 
-_BARS = "▁▂▃▄▅▆▇█"
-_STYLE = {"complete": "green", "stopped": "yellow", "failed": "bold red"}
+_FRAMES_PER_SECOND = 2
 
 
 class Progress:
-    """Running trials with their scores, counts of the ended and the paused ones, and the best so far."""
+    """The dashboard of a study that this process drives.
 
-    def __init__(self, console: Console, planned: int, max_epochs: int) -> None:
-        self.console, self.planned, self.max_epochs = console, planned, max_epochs
+    Whatever goes wrong in showing it, a terminal that is gone or a fault of our own, is said once and ends the
+    showing, never the study.
+    """
+
+    def __init__(self, console: Console, study: Study, planned: int, epochs: int) -> None:
+        self.console, self.study, self.is_on = console, study, not console.quiet
+        self.tally = tally_of(study, planned, epochs)
+        self.gpus = GpuMeter()
         self.started_at = time.monotonic()
-        self.running: dict[str, list[float]] = {}
-        self.paused: dict[str, list[float]] = {}
-        self.ended_rows: list[TrialRow] = []
-        self.live = Live(get_renderable=self._panel, console=console, refresh_per_second=4, transient=True)
+        # frames are drawn by a thread of their own
+        self.lock = threading.Lock()
+        self.live = Live(
+            get_renderable=self._frame, console=console, refresh_per_second=_FRAMES_PER_SECOND, transient=True
+        )
 
     def __enter__(self) -> Progress:
         if self.console.is_terminal:
-            self.live.start()
+            self._show(self.live.start)
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.live.stop()
+        self._show(self.live.stop)
 
     def started(self, trial: Trial) -> None:
         """A trial starts or goes on."""
-        self.running.setdefault(trial.id, self.paused.pop(trial.id, []))
+        number, picked = facts_of(self.study, trial.id)
+        with self.lock:
+            self.tally.known(trial.id, number, picked, trial.experiment.training.epochs)
+            self.tally.goes_on(trial.id)
 
     def epoch(self, row: EpochRow) -> None:
         """A trial finished an epoch."""
-        scores = self.running.setdefault(row.trial, [])
-        del scores[row.epoch - 1 :]
-        scores.append(row.score)
+        with self.lock:
+            self.tally.epoch(row)
 
     def ended(self, trial_id: str, row: TrialRow | None) -> None:
         """A trial ended, and its line stays on the screen; or it paused."""
-        scores = self.running.pop(trial_id, None) or self.paused.pop(trial_id, [])
-        if row is None:
-            self.paused[trial_id] = scores
-        else:
-            self.ended_rows.append(row)
-            line = _ended_line(row, scores)
-            if row.error is None:
-                self.console.print(line, highlight=False, no_wrap=True, overflow="ellipsis")
+        with self.lock:
+            if row is None:
+                self.tally.waits(trial_id)
             else:
-                # an error is read, copied and searched for: whole, in one line
-                self.console.print(line, highlight=False, soft_wrap=True)
+                self.tally.ended(row)
+            scores = list(self.tally.known(trial_id).scores.values())
+        if row is not None:
+            self._show(lambda: self._print(row, scores))
 
-    def _panel(self) -> Group:
-        table = Table.grid(padding=(0, 2))
-        for trial_id, scores in list(self.running.items()):
-            last = f"{scores[-1]:.4f}" if scores else "starting"
-            epoch = f"epoch {len(scores)}/{self.max_epochs}"
-            table.add_row(Text(trial_id, "cyan"), epoch, last, sparkline(scores))
-        return Group(Text(self._headline(), "bold"), table)
+    def snapshot(self) -> Snapshot:
+        """The study now."""
+        gpus = self.gpus.read()
+        with self.lock:
+            return self.tally.snapshot("running", time.monotonic() - self.started_at, gpus)
 
-    def _headline(self) -> str:
-        counts = {name: sum(row.outcome == name for row in self.ended_rows) for name in _STYLE}
-        scores = [row.score for row in self.ended_rows if row.score is not None and row.outcome != "failed"]
-        best = max(scores, default=None)
-        paused = f", {len(self.paused)} paused" if self.paused else ""
-        return (
-            f"{len(self.ended_rows)}/{self.planned} trials: {counts['complete']} complete, {counts['stopped']} "
-            f"stopped early, {counts['failed']} failed{paused} · best {'–' if best is None else f'{best:.4f}'} · "
-            f"{_clock(time.monotonic() - self.started_at)}"
-        )
+    def _frame(self) -> RenderableType:
+        frames: list[RenderableType] = [Text()]
+        self._show(lambda: frames.append(frame(self.snapshot(), self.console.width, self.console.height)))
+        return frames[-1]
 
+    def _print(self, row: TrialRow, scores: list[float]) -> None:
+        line = ended_line(row, scores)
+        if row.error is None:
+            self.console.print(line, highlight=False, no_wrap=True, overflow="ellipsis")
+        else:
+            # an error is read, copied and searched for: whole, in one line
+            self.console.print(line, highlight=False, soft_wrap=True)
 
-def sparkline(values: list[float]) -> str:
-    """Values as bars from the lowest to the highest of them."""
-    if not values:
-        return ""
-    low, span = min(values), (max(values) - min(values)) or 1.0
-    return "".join(_BARS[int((value - low) / span * (len(_BARS) - 1))] for value in values)
-
-
-def _ended_line(row: TrialRow, scores: list[float]) -> Text:
-    line = Text(f"{row.number:>4}  ")
-    line.append(f"{row.outcome:<9}", _STYLE[row.outcome])
-    line.append(f"{row.score:.4f}  " if row.score is not None else "   –    ")
-    line.append(f"{row.epochs:>3} epochs  {sparkline(scores):<10}  ")
-    picked = "  ".join(f"{name}={_short(value)}" for name, value in row.picked.items())
-    return line.append(row.error if row.error else picked, "red" if row.error else "dim")
+    def _show(self, show: Callable[[], None]) -> None:
+        if not self.is_on:
+            return
+        try:
+            show()
+        except (Exception, SystemExit):  # rich ends the program where a pipe is closed; the study goes on
+            self.is_on = False
+            with suppress(OSError, ValueError):
+                sys.stderr.write(f"the live view is off, the study goes on:\n{traceback.format_exc()}")
 
 
-def _short(value: object) -> str:
-    return f"{value:.3g}" if isinstance(value, float) else str(value)
+def facts_of(study: Study, trial_id: str) -> tuple[int | None, Mapping[str, Any]]:
+    """A running trial's number in the study and its picked values."""
+    if isinstance(study, Search):
+        running = study.running[trial_id]
+        return running.number, running.picked
+    if isinstance(study, Replicates):
+        return list(study.arm_of).index(trial_id), {"arm": study.arm_of[trial_id], "seed": study.running[trial_id].seed}
+    return None, {}
 
 
-def _clock(seconds: float) -> str:
-    minutes, rest = divmod(int(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+def tally_of(study: Study, planned: int, epochs: int) -> Tally:
+    """All trials of a study; a resumed one's with all that was there before."""
+    at_most = isinstance(study, Racing | GreedyPath)
+    search = study.space.search if isinstance(study, Search) else None
+    tally = Tally(Plan(study.folder.name, _kind(study), planned, epochs, at_most, search))
+    for rows in study.record.epochs.values():
+        for row in rows:
+            tally.epoch(row, live=False)
+        tally.waits(rows[-1].trial)
+    for row in study.record.ended.values():
+        tally.ended(row)
+    return tally
+
+
+def _kind(study: Study) -> Kind:
+    if isinstance(study, Search):
+        return "search"
+    arms = getattr(study, "arms", ())
+    if arms and are_ranks(arms):
+        return "confirmation"
+    return "ablation" if len(arms) > 1 else "training"
