@@ -130,7 +130,8 @@ def _train_and_hold(trial: Trial, folder: Path, pipe: Connection) -> None:
     except EOFError:
         return
     before = _anonymous()
-    kept = [np.array(np.load(path, mmap_mode="r")) for path in sorted(cache_folder().glob("f*/*.npy"))]
+    paths = sorted(cache_folder().glob("f*/*.npy"))
+    kept = [np.array(np.load(path, mmap_mode="r", allow_pickle=False)) for path in paths]
     pipe.send(_anonymous() - before)
     del kept
 

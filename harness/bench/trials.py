@@ -96,16 +96,21 @@ def _pair(place: Workplace, space: Space, turn: int) -> Walls:
 
 def ray_search(place: Workplace, space: Space, turn: int) -> tuple[float, float]:
     """Seconds to start Ray, and to run the search on it."""
+    search = _search(place.folder / f"search-{turn}", space)
+    ray, study = ray_study(place, search, space)
+    failed = [row.error for row in search.record.ended.values() if row.outcome != "complete"]
+    _check(not failed and len(search.record.ended) == space.search.trials, f"the search on Ray: {failed}")
+    return ray, study
+
+
+def ray_study(place: Workplace, search: Search, space: Space) -> tuple[float, float]:
+    """Seconds to start Ray, and to run a search of a space on it."""
     # ray takes seconds to import, which the other benchmarks need not pay
     from harness.run.ray_executor import connect
 
     ray = seconds_of(lambda: connect(_RESOURCES))
-    search = _search(place.folder / f"search-{turn}", space)
     epochs = space.experiment.training.epochs
-    study = seconds_of(lambda: execute(search, _RESOURCES, place.console, space.search.trials, epochs))
-    failed = [row.error for row in search.record.ended.values() if row.outcome != "complete"]
-    _check(not failed and len(search.record.ended) == space.search.trials, f"the search on Ray: {failed}")
-    return ray, study
+    return ray, seconds_of(lambda: execute(search, _RESOURCES, place.console, space.search.trials, epochs))
 
 
 def plain_loop(folder: Path, space: Space) -> float:

@@ -23,6 +23,7 @@ NEEDS = {
     "trials": ("albumentations", "optuna", "ray"),
     "memory": ("albumentations",),
     "search": ("albumentations", "optuna"),
+    "soak": ("albumentations", "optuna", "ray"),
     "gpu": ("segmentation_models_pytorch",),
 }
 
