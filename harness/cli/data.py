@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
+from rich.text import Text
 
-from harness.cli.app import app, console, print_json
+from harness.cli.app import app, console, print_json, visible
 from harness.errors import DataError
 
 data = typer.Typer(no_args_is_help=True, help="Generate, verify and count frame folders.")
@@ -41,14 +42,14 @@ def check(folder: Folder, taxonomy: TaxonomyName = "falcon10") -> None:
     from harness.config.data import NamedTaxonomy
     from harness.data import build_taxonomy, check_dataset, dataset_fingerprint
 
-    with console.status(f"checking {folder}"):
+    with console.status(Text(f"checking {folder}")):
         result = check_dataset(folder, build_taxonomy(NamedTaxonomy(name=taxonomy)))
     for problem in result.problems:
-        console.print(f"[red]✗[/] {problem}", highlight=False, soft_wrap=True)
+        console.print(Text.assemble(("✗", "red"), f" {visible(problem)}"), soft_wrap=True)
     counted = ", ".join(f"{count} {split}" for split, count in result.frames.items())
     if result.problems:
         raise DataError(f"{folder}: {len(result.problems)} problem(s) in {counted} frames; mend the files above")
-    console.print(f"[green]✓[/] {counted} frames, fingerprint {dataset_fingerprint(folder)}", highlight=False)
+    console.print(Text.assemble(("✓", "green"), f" {counted} frames, fingerprint {dataset_fingerprint(folder)}"))
 
 
 @data.command()
@@ -67,7 +68,7 @@ def census(
     splits = existing_splits(folder)
     if not splits:
         raise DataError(f"{folder}: no split here; it needs train/Color_Images, val/Color_Images or test/Color_Images")
-    with console.status(f"counting {folder}"):
+    with console.status(Text(f"counting {folder}")):
         values = _census_values({split: census_of(folder, split, classes) for split in splits})
     if json:
         print_json(values)
@@ -90,7 +91,7 @@ def gap(
     from harness.report import gap_tables
 
     classes = build_taxonomy(NamedTaxonomy(name=taxonomy))
-    with console.status(f"counting {a} and {b}"):
+    with console.status(Text(f"counting {a} and {b}")):
         values = gap_of(census_of(a.parent, a.name, classes), census_of(b.parent, b.name, classes))
     if json:
         print_json(values)

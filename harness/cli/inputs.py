@@ -8,7 +8,7 @@ from pathlib import Path
 from harness.config import Ablation, Experiment, Space, apply_overrides, parse_override, read_section
 from harness.config.space import Strategy
 from harness.errors import ConfigError
-from harness.store import StudyFolder, find_study, results_folder
+from harness.store import StudyFolder, checked_name, find_study, results_folder
 
 _REPOSITORY = Path(__file__).resolve().parents[2]
 DEFAULT_SPACE = _REPOSITORY / "search_spaces" / "default.yaml"
@@ -76,4 +76,4 @@ def change_ablation(ablation: Ablation, scale: str, data: Path | None, overrides
 
 def study_folder(name: str | None, stem: str) -> StudyFolder:
     """The folder of a new study; without a name, the stem and the time."""
-    return StudyFolder(results_folder() / (name or f"{stem}-{datetime.now():%Y%m%d-%H%M%S}"))
+    return StudyFolder(results_folder() / checked_name(name or f"{stem}-{datetime.now():%Y%m%d-%H%M%S}"))

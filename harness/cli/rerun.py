@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
+import re
 from itertools import count
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from harness.cli.app import app, console, with_traceback
+from harness.config import name_problem
 from harness.errors import HarnessError, StudyError
 
 if TYPE_CHECKING:
@@ -34,13 +37,14 @@ def rerun(
     folder = find_study(study)
     record = Record(folder)
     id_ = find_trial(record, trial)
+    seed = _seed(id_)
     # processes of a loader are out of a debugger's reach; they change no number
     experiment = apply_overrides(folder.run(id_).read_experiment(), {"training.workers": 0})
     run = _new_run(folder, id_)
     console.print(f"trial {id_} → {run.path}", highlight=False, soft_wrap=True)
     torch.set_num_threads(_threads(folder))
     try:
-        _train(Trial(experiment, _seed(id_)), run, {row.epoch: row for row in record.epochs.get(id_, [])})
+        _train(Trial(experiment, seed), run, {row.epoch: row for row in record.epochs.get(id_, [])})
     except HarnessError as error:
         raise with_traceback(error)  # noqa: B904  (it is the same error)
     ended = record.ended.get(id_)
@@ -56,7 +60,7 @@ def find_trial(record: Record, word: str) -> str:
     """
     rows = record.ended
     id_ = next((row.trial for row in rows.values() if str(row.number) == word), word)
-    if record.folder.run(id_).experiment.exists():
+    if name_problem(id_) is None and record.folder.run(id_).experiment.exists():
         return id_
     if id_ in rows:
         why = rows[id_].error or "its run folder is gone"
@@ -97,10 +101,16 @@ def _new_run(folder: StudyFolder, id_: str) -> RunFolder:
 
 
 def _seed(id_: str) -> int:
-    return int(id_.partition("-s")[2].partition("-")[0])
+    digits = id_.partition("-s")[2].partition("-")[0]
+    if not re.fullmatch("[0-9]{1,18}", digits):
+        raise StudyError(f"'{id_}' is no trial: its name does not end in -s and a seed; give another folder of runs")
+    return int(digits)
 
 
 def _threads(folder: StudyFolder) -> int:
     """As many as the study's workers had: sums depend on it in their last bits."""
-    about = json.loads(folder.provenance.read_text()) if folder.provenance.exists() else {}
-    return max(1, int(about.get("resources", {}).get("cpus_per_trial", 1)))
+    try:
+        about = json.loads(folder.provenance.read_bytes()) if folder.provenance.exists() else {}
+        return min(max(1, int(about.get("resources", {}).get("cpus_per_trial", 1))), os.cpu_count() or 1)
+    except (ValueError, TypeError, AttributeError, OverflowError, RecursionError) as error:
+        raise StudyError(f"{folder.provenance}: damaged ({error}); restore it, or remove it") from error

@@ -10,6 +10,7 @@ import multiprocessing
 import signal
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from multiprocessing import forkserver, resource_tracker
 from typing import Protocol
 
 import albumentations as A
@@ -283,13 +284,26 @@ def _context() -> multiprocessing.context.BaseContext:
     # torch once
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([__name__])
+    _start_fork_server()
     return context
+
+
+def _start_fork_server() -> None:
+    """Start the fork server, if it does not run, with SIGINT blocked, and so blocked in all that it forks.
+
+    Ctrl-C in a terminal reaches every process there; which batches are still wanted is the training's business.
+    """
+    # it would unblock the signal
+    resource_tracker.ensure_running()
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        forkserver.ensure_running()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _start_worker(_worker: int) -> None:
     cv2.setNumThreads(1)
-    # Ctrl-C in a terminal reaches every process; which batches are still wanted is the training's business
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def _seed(*parts: int) -> np.random.SeedSequence:

@@ -226,7 +226,7 @@ def test_state_of_no_optimiser_is_refused(run: RunFolder, packed: bytes) -> None
         load_state(run.last, model, optimiser)
 
 
-@settings(max_examples=60, deadline=None, derandomize=True, database=None)
+@settings(max_examples=25, deadline=None, derandomize=True, database=None)
 @given(st.binary(max_size=64), st.integers(0, 500), st.booleans())
 def test_any_bytes_anywhere_in_the_head_of_a_checkpoint_open_or_are_refused(
     tmp_path_factory: pytest.TempPathFactory, packed: bytes, data: bytes, at: int, cut: bool

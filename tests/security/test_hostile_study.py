@@ -188,28 +188,41 @@ def test_a_journal_that_names_a_run_elsewhere_leads_nowhere(
             assert "cannot be the name of a study" in said.err or words[0] in ("rerun", "report")
 
 
-@pytest.mark.parametrize(
-    "place", ["runs/one-s0", "runs", "study.yaml", "epochs.jsonl", "trials.jsonl", "optuna.db", "report", "tiles",
-              "driver.lock", "best.yaml", "runs/one-s0/best.safetensors", "runs/one-s0/evaluation-val.json",
-              "runs/one-s0/experiment.yaml", "runs/one-s0-rerun-1"],
+PLACES = (
+    "runs/one-s0", "runs", "study.yaml", "epochs.jsonl", "trials.jsonl", "optuna.db", "report", "tiles", "driver.lock",
+    "best.yaml", "runs/one-s0/best.safetensors", "runs/one-s0/evaluation-val.json", "runs/one-s0/experiment.yaml",
+    "runs/one-s0-rerun-1",
 )  # fmt: skip
-@pytest.mark.parametrize("target", ["secret.txt", ".", "not there"])
-def test_a_link_out_of_a_study_is_not_followed(
-    harness, hunt, elsewhere: Path, image: Path, tmp_path: Path, untouched: Callable, place: str, target: str
-) -> None:
-    path, out = hunt.path / place, tmp_path / "out"
+
+
+def put_link(path: Path, target: Path) -> None:
     if path.is_dir():
         shutil.rmtree(path)
     path.unlink(missing_ok=True)
-    path.symlink_to(elsewhere / target)
+    path.symlink_to(target)
+
+
+@pytest.mark.parametrize("place", PLACES)
+@pytest.mark.parametrize("target", ["secret.txt", ".", "not there", "../elsewhere"])
+def test_a_link_out_of_a_study_is_found(hunt, elsewhere: Path, place: str, target: str) -> None:
+    put_link(hunt.path / place, elsewhere / target)
+    with pytest.raises(StudyError, match="a link that leads out of"):
+        check_links(hunt.path)
+
+
+@pytest.mark.parametrize(
+    "place", ["runs/one-s0", "study.yaml", "epochs.jsonl", "report", "runs/one-s0/best.safetensors"]
+)
+def test_a_link_out_of_a_study_is_not_followed(
+    harness, hunt, elsewhere: Path, image: Path, tmp_path: Path, untouched: Callable, place: str
+) -> None:
+    is_folder, out = place in ("runs/one-s0", "report"), tmp_path / "out"
+    put_link(hunt.path / place, elsewhere / ("." if is_folder else "secret.txt"))
     with untouched(out):
         for words in commands(hunt, image, out):
             said = harness(*words)
-            assert said.code == 2 and "secret" not in said.err.replace(str(elsewhere), "")
-            # where study.yaml or a run's experiment.yaml leads to nothing, there is no study and no run
-            assert "a link that leads out of" in said.err or target == "not there" or place == "study.yaml"
-    with pytest.raises(StudyError, match="a link that leads out of"):
-        check_links(hunt.path)
+            assert said.code == 2 and "a secret" not in said.err
+            assert "a link that leads out of" in said.err
 
 
 def test_a_run_folder_given_by_itself_is_looked_at_too(harness, hunt, elsewhere: Path, tmp_path: Path) -> None:

@@ -107,7 +107,7 @@ def test_what_is_safe_is_let_through(line: str) -> None:
     assert faults(line) == []
 
 
-@pytest.fixture(scope="module", params=["promote", "asha", "tpe"])
+@pytest.fixture(scope="module", params=["promote", "tpe"])
 def study(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[StudyFolder, Path]:
     """A search of two short trainings, and a picture."""
     import sys
