@@ -25,6 +25,8 @@ class Replicates:
         self.arm_of: dict[str, str] = {}
         self.waiting: list[Trial] = []
         self.running: dict[str, Trial] = {}
+        #: whether a signal ended its run before its time
+        self.interrupted = False
         self.add(self.arms, seeds)
 
     def add(self, arms: Iterable[str], seeds: Sequence[int]) -> None:
@@ -45,6 +47,11 @@ class Replicates:
     def next_trial(self) -> Trial | None:
         """The next trial whose starting weights are there; None where there is none now (see `waits`)."""
         for trial in list(self.waiting):
+            if self._has_trained(trial):
+                # stopped between its last epoch and its row, which is all that it lacks
+                self.waiting.remove(trial)
+                self._end(trial, None)
+                continue
             failed = [parent for parent in self._parents(trial) if self._outcome(parent) == "failed"]
             if failed:
                 self.waiting.remove(trial)
@@ -72,8 +79,7 @@ class Replicates:
     def on_end(self, trial_id: str, error: str | None = None) -> TrialRow | None:
         """Record the end of a trial; None where it was only interrupted."""
         trial = self.running.pop(trial_id)
-        rows = self.record.epochs.get(trial_id, [])
-        if error is None and not (rows and rows[-1].done):
+        if error is None and not self._has_trained(trial):
             self.waiting.insert(0, trial)
             return None
         return self._end(trial, error)
@@ -87,6 +93,10 @@ class Replicates:
             picked={"arm": self.arm_of[trial.id]},
             error=error,
         )
+
+    def _has_trained(self, trial: Trial) -> bool:
+        rows = self.record.epochs.get(trial.id, [])
+        return bool(rows) and rows[-1].done
 
     def _parents(self, trial: Trial) -> list[str]:
         runs = [start.removeprefix(RUN) for start in trial.experiment.start if start.startswith(RUN)]

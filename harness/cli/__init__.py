@@ -5,13 +5,17 @@ from harness.cli import (  # noqa: F401  (importing registers their commands)
     bench,
     cache,
     chaos,
+    confirm,
     data,
+    doctor,
+    export,
     models,
     rerun,
     schema,
     score,
     simulate,
     studies,
+    watch,
 )
 from harness.cli.app import app, main
 

@@ -6,12 +6,41 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
+from typer.core import TyperGroup
 
-from harness.cli.app import app, console, exit_study
-from harness.cli.options import Address, Concurrency, Cpus, Data, Executor, Gpus, Measure, Name, Resume, Set
-from harness.cli.outcome import failures_shown, print_failures
+from harness.cli.app import app, console, exit_study, shown_on
+from harness.cli.options import (
+    Address,
+    ComputeHours,
+    Concurrency,
+    Cpus,
+    Data,
+    Executor,
+    Gpus,
+    Measure,
+    Name,
+    Quiet,
+    Resume,
+    Set,
+    Tracker,
+    Upload,
+)
+from harness.cli.outcome import failures_shown, print_failures, print_page
 
-report = typer.Typer(no_args_is_help=True, help="Rebuild tables and plots from records.")
+
+class _StudyOrCommand(TyperGroup):
+    """`harness report STUDY` is `harness report study STUDY`."""
+
+    def resolve_command(self, ctx, args):  # noqa: ANN001, ANN201  (typer's own types are private)
+        return super().resolve_command(ctx, args if args[0] in self.commands else ["study", *args])
+
+
+report = typer.Typer(
+    cls=_StudyOrCommand,
+    no_args_is_help=True,
+    subcommand_metavar="STUDY | COMMAND [ARGS]...",
+    help="Write a study's page: `harness report STUDY`. Or rebuild tables and plots from records.",
+)
 app.add_typer(report, name="report")
 
 
@@ -30,12 +59,16 @@ def ablate(
     race: Annotated[
         int | None, typer.Option(min=2, help="Further seeds, up to this many, for arms that are not resolved.")
     ] = None,
+    compute_hours: ComputeHours = None,
     gpus_per_trial: Gpus = 0.0,
     cpus_per_trial: Cpus = 1.0,
     concurrency: Concurrency = None,
     measure: Measure = False,
     address: Address = None,
     executor: Executor = "ray",
+    upload: Upload = None,
+    tracker: Tracker = None,
+    quiet: Quiet = False,
     resume: Resume = False,
 ) -> None:
     """Train every arm of an ablation with the same seeds and say what its factors are worth."""
@@ -47,15 +80,38 @@ def ablate(
     what = inputs.change_ablation(found, scale, data, set_ or [])
     # a path is known by its search alone, so that --resume finds it
     folder = inputs.study_folder(name or (stem if path else None), f"{stem}-{scale}")
-    resources = Resources(executor, gpus_per_trial, cpus_per_trial, concurrency, address)
+    resources = Resources(executor, gpus_per_trial, cpus_per_trial, concurrency, address, upload)
     with failures_shown(folder):
-        study = run_ablation(folder, what, scale, seeds, resources, console, race=race, measured=measure, resume=resume)
+        study = run_ablation(
+            folder,
+            what,
+            scale,
+            seeds,
+            resources,
+            shown_on(quiet),
+            race=race,
+            compute_hours=compute_hours,
+            measured=measure,
+            resume=resume,
+            trackers=tracker or (),
+        )
+    # who stops it wants it to end: tables and plots are made when it goes on, or by `harness report ablation`
+    exit_study(folder.name, interrupted=study.interrupted, rows=())
     _write_tiles(folder)
     records = _write_reports(folder)
     console.print(ablation_summary(records))
     print_failures(folder)
     console.print(f"tables and plots → {folder.path}/report", highlight=False, soft_wrap=True)
-    exit_study(folder.name, interrupted=bool(study.waiting or study.running), rows=study.record.ended.values())
+    print_page(folder, upload)
+    exit_study(folder.name, interrupted=False, rows=study.record.ended.values())
+
+
+@report.command("study")
+def report_study(study: Annotated[str, typer.Argument(help="Study name or folder.")]) -> None:
+    """Write the page of a search, a training or an ablation, one HTML file that opens without a network."""
+    from harness.store import find_study
+
+    print_page(find_study(study))
 
 
 @report.command("ablation")

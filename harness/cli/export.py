@@ -101,7 +101,7 @@ def _confirmed(folder: StudyFolder, confirmation: Confirmation, rank: int) -> tu
     from harness.search.confirmation import confirmed_at, confirmed_text
 
     row = confirmed_at(confirmation, rank).best_run
-    _say_aside(f"rank {rank} as fresh seeds rank the best trials ({confirmation.folder.path}); --as-searched: the search")
+    _say_aside(f"rank {rank} by fresh seeds ({confirmation.folder.path}); --as-searched gives the search's own ranking")
     return confirmation.folder.run(row.trial), confirmed_text(folder, confirmation, rank)
 
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from harness.cli.app import console
+import typer
+
+from harness.cli.app import INTERRUPTED, console, print_resume
 from harness.errors import TrainingError
 
 if TYPE_CHECKING:
@@ -29,11 +31,32 @@ def print_unreached(folder: StudyFolder) -> None:
         console.print(found, soft_wrap=True)
 
 
+def print_page(folder: StudyFolder, upload: str | None = None) -> None:
+    """Write the study's page, one HTML file, and say where it is; copy it, with tables and plots, to a URI."""
+    from harness.report.html.page import write_page
+
+    console.print(f"page    {write_page(folder)}", highlight=False, markup=False, soft_wrap=True)
+    if upload is not None:
+        # it imports pyarrow
+        from harness.store.upload import upload_reports
+
+        upload_reports(folder, upload)
+        console.print(f"copy    {upload}", highlight=False, markup=False, soft_wrap=True)
+
+
 @contextmanager
-def failures_shown(folder: StudyFolder) -> Iterator[None]:
-    """Show the failed trials of a study that gives up, which has no summary."""
+def failures_shown(folder: StudyFolder, how_to_go_on: Callable[[], None] | None = None) -> Iterator[None]:
+    """For a study that ends without a summary: its failed trials where it gives up, how to go on if stopped at once.
+
+    Args:
+        how_to_go_on: prints the command that does; none: this one with the study's name and --resume.
+    """
     try:
         yield
     except TrainingError:
         print_failures(folder)
         raise
+    except KeyboardInterrupt:
+        if folder.settings.exists():
+            (how_to_go_on or (lambda: print_resume(folder.name)))()
+        raise typer.Exit(INTERRUPTED) from None

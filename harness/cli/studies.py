@@ -1,4 +1,4 @@
-"""`harness search`, `train` and `export`."""
+"""`harness search` and `train`."""
 
 from __future__ import annotations
 
@@ -7,11 +7,27 @@ from typing import Annotated
 
 import typer
 
-from harness.cli.app import app, console, exit_study, parse_duration
-from harness.cli.options import Address, Concurrency, Cpus, Data, Executor, Gpus, Measure, Name, Resume, Set
-from harness.cli.outcome import failures_shown, print_failures, print_unreached
+from harness.cli.app import app, console, exit_study, parse_duration, shown_on
+from harness.cli.confirm import TOP, confirm_search
+from harness.cli.options import (
+    Address,
+    ComputeHours,
+    Concurrency,
+    Cpus,
+    Data,
+    Executor,
+    Gpus,
+    Measure,
+    Name,
+    Quiet,
+    Resume,
+    Set,
+    Tracker,
+    Upload,
+)
+from harness.cli.outcome import failures_shown, print_failures, print_page, print_unreached
 from harness.config.space import Strategy
-from harness.errors import ConfigError, StudyError
+from harness.errors import StudyError
 
 
 @app.command()
@@ -24,7 +40,24 @@ def search(
     trials: Annotated[int | None, typer.Option(min=1, help="Trials in all; none: the space's own.")] = None,
     strategy: Annotated[Strategy | None, typer.Option(help="How to search; none: the space's own.")] = None,
     max_epochs: Annotated[int | None, typer.Option(min=1, help="Epochs of a trial that is not stopped.")] = None,
-    time_budget: Annotated[str | None, typer.Option(help="Start no epoch after this long: 90s, 30m, 2h.")] = None,
+    enqueue: Annotated[
+        list[str] | None,
+        typer.Option(metavar="FILE[:ARM]", help="Try this Experiment, or arm of an ablation, first; may be repeated."),
+    ] = None,
+    warm_start: Annotated[
+        list[str] | None,
+        typer.Option(metavar="STUDY[:K]", help="Try the best K (3) of an earlier search first; may be repeated."),
+    ] = None,
+    time_budget: Annotated[str | None, typer.Option(help="All epochs end within this time: 90s, 30m, 2h.")] = None,
+    compute_hours: ComputeHours = None,
+    confirm: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            metavar="SEEDS",
+            help=f"Then train the best {TOP} again with this many fresh seeds each; budgets are for the search alone.",
+        ),
+    ] = None,
     disk_gb: Annotated[float | None, typer.Option(min=0, help="Room for weights; the best trials keep theirs.")] = None,
     gpus_per_trial: Gpus = 0.0,
     cpus_per_trial: Cpus = 1.0,
@@ -33,12 +66,16 @@ def search(
     address: Address = None,
     executor: Executor = "ray",
     seed: Annotated[int, typer.Option(min=0, help="Seed of proposals and trainings.")] = 0,
+    upload: Upload = None,
+    tracker: Tracker = None,
+    quiet: Quiet = False,
     resume: Resume = False,
 ) -> None:
     """Search a space: a model proposes, and only the best go on at each rung."""
-    from harness.cli import inputs
+    from harness.cli import inputs, recipes
     from harness.report import search_summary
     from harness.run import Resources, run_search
+    from harness.run.confirm import goes_on
 
     if resume and name is None:
         raise StudyError("--resume needs --name: which study is to go on?")
@@ -47,24 +84,46 @@ def search(
     )
     budget = parse_duration(time_budget)
     folder = inputs.study_folder(name, (space or inputs.DEFAULT_SPACE).stem)
-    resources = Resources(executor, gpus_per_trial, cpus_per_trial, concurrency, address)
+    what, notes = recipes.with_recipes(what, enqueue or (), warm_start or (), folder if resume else None)
+    for note in notes:
+        shown_on(quiet).print(note, highlight=False, markup=False, soft_wrap=True)
+    resources = Resources(executor, gpus_per_trial, cpus_per_trial, concurrency, address, upload)
     with failures_shown(folder):
         study = run_search(
             folder,
             what,
             resources,
-            console,
+            shown_on(quiet),
             seed=seed,
             time_budget=budget,
             disk_budget=None if disk_gb is None else disk_gb * 1e9,
+            compute_hours=compute_hours,
             measured=measure,
             resume=resume,
+            trackers=tracker or (),
         )
-    console.print(search_summary(folder))
+    console.print(search_summary(folder, is_confirmed_next=confirm is not None))
     print_failures(folder)
     print_unreached(folder)
-    left = len(study.record.ended) < what.search.trials and not study.out_of_time()
-    exit_study(folder.name, interrupted=left, rows=study.record.ended.values())
+    left = len(study.record.ended) < what.search.trials or confirm is not None
+    rows = list(study.record.ended.values())
+    if confirm is not None and not study.interrupted and study.record.ranking():
+        run = confirm_search(
+            folder,
+            resources,
+            confirm,
+            TOP,
+            resume=goes_on(folder, TOP),
+            quiet=quiet,
+            resumed_as=folder.name,
+            measured=measure,
+            trackers=tracker or (),
+        )
+        study.interrupted |= run.interrupted
+        rows += run.record.ended.values()
+    if not study.interrupted:
+        print_page(folder, upload)
+    exit_study(folder.name, interrupted=study.interrupted and left, rows=rows)
 
 
 @app.command()
@@ -74,12 +133,16 @@ def train(
     set_: Set = None,
     name: Name = None,
     seeds: Annotated[int, typer.Option(min=1, help="Trainings, with seeds 0, 1, ...")] = 3,
+    compute_hours: ComputeHours = None,
     gpus_per_trial: Gpus = 0.0,
     cpus_per_trial: Cpus = 1.0,
     concurrency: Concurrency = None,
     measure: Measure = False,
     address: Address = None,
     executor: Executor = "ray",
+    upload: Upload = None,
+    tracker: Tracker = None,
+    quiet: Quiet = False,
     resume: Resume = False,
 ) -> None:
     """Train one Experiment to its end, several seeds, and give mean and interval."""
@@ -89,29 +152,21 @@ def train(
 
     what = inputs.read_experiment(experiment, data, set_ or [])
     folder = inputs.study_folder(name or f"train-{experiment.stem}", "train")
-    resources = Resources(executor, gpus_per_trial, cpus_per_trial, concurrency, address)
+    resources = Resources(executor, gpus_per_trial, cpus_per_trial, concurrency, address, upload)
     with failures_shown(folder):
-        study = run_replicates(folder, what, range(seeds), resources, console, measured=measure, resume=resume)
+        study = run_replicates(
+            folder,
+            what,
+            range(seeds),
+            resources,
+            shown_on(quiet),
+            compute_hours=compute_hours,
+            measured=measure,
+            resume=resume,
+            trackers=tracker or (),
+        )
     console.print(replicates_summary(folder))
     print_failures(folder)
-    exit_study(folder.name, interrupted=len(study.record.ended) < seeds, rows=study.record.ended.values())
-
-
-@app.command()
-def export(
-    study: Annotated[str, typer.Argument(help="Study name or folder.")],
-    rank: Annotated[int, typer.Option(min=1, help="1: the best.")] = 1,
-    output: Annotated[Path | None, typer.Option("--output", "-o", help="File; none: standard output.")] = None,
-) -> None:
-    """Write the best Experiment of a search as a complete file."""
-    from harness.search import read_export
-    from harness.store import find_study, write_text
-
-    text = read_export(find_study(study), rank)
-    if output is None:
-        typer.echo(text, nl=False)
-        return
-    if not output.parent.is_dir():
-        raise ConfigError(f"-o {output}: the folder {output.parent} does not exist; make it first")
-    write_text(output, text)
-    console.print(f"rank {rank} of {study} → {output}", highlight=False, soft_wrap=True)
+    if not study.interrupted:
+        print_page(folder, upload)
+    exit_study(folder.name, interrupted=study.interrupted and bool(study.waiting), rows=study.record.ended.values())

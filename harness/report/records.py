@@ -2,16 +2,28 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from zipfile import BadZipFile, ZipFile
 
 import numpy as np
 from numpy.typing import NDArray
 
 from harness.ablate import ResolvedArm, baseline_of, resolve_arms, rungs_of
-from harness.config import AblationSettings, read_section
+from harness.config import AblationSettings, read_section, shortened
+from harness.errors import StudyError
 from harness.store import EpochRow, Record, StudyFolder, TrialRow
+
+#: unpacked: a hundred thousand images of thirty classes
+_MAX_BYTES = 1 << 30
+
+#: what NumPy and zipfile raise over a file that is no archive of arrays
+_DAMAGED = (
+    OSError, ValueError, KeyError, TypeError, EOFError, OverflowError, MemoryError, NotImplementedError, BadZipFile,
+    zlib.error,
+)  # fmt: skip
 
 Matrices = dict[str, dict[int, NDArray[np.int64]]]
 
@@ -58,7 +70,7 @@ def read_ablation(folder: StudyFolder) -> AblationRecords:
     """Read a finished, running or interrupted ablation; only complete trials count.
 
     Raises:
-        StudyError, ConfigError: the folder holds no ablation.
+        StudyError, ConfigError: the folder holds no ablation, or a damaged one.
     """
     settings = read_section(AblationSettings, folder.settings)
     arms = resolve_arms(settings.ablation, settings.scale)
@@ -71,7 +83,7 @@ def read_ablation(folder: StudyFolder) -> AblationRecords:
         settings=settings,
         arms=arms,
         trials={arm: {row.seed: row for row in those} for arm, those in kept.items()},
-        epochs={arm: {row.seed: record.epochs[row.trial] for row in those} for arm, those in kept.items()},
+        epochs={arm: {row.seed: _epochs(record, row) for row in those} for arm, those in kept.items()},
         matrices=_matrices(
             {arm: {r.seed: folder.run(r.trial).confusion for r in those} for arm, those in kept.items()}
         ),
@@ -86,6 +98,25 @@ def _matrices(paths: dict[str, dict[int, Path]]) -> Matrices:
     return {arm: by_seed for arm, by_seed in read.items() if by_seed}
 
 
+def _epochs(record: Record, row: TrialRow) -> list[EpochRow]:
+    rows = record.epochs.get(row.trial)
+    if not rows:
+        raise StudyError(
+            f"{record.folder.epochs.path}: no epoch of trial {shortened(row.trial)}, which has ended; restore the file"
+        )
+    return rows
+
+
 def _read(path: Path) -> NDArray[np.int64]:
-    with np.load(path, allow_pickle=False) as arrays:
-        return arrays["matrices"]
+    try:
+        with ZipFile(path) as members:
+            # zeros pack to nothing: what they unpack to is looked at before they are unpacked
+            if sum(member.file_size for member in members.infolist()) > _MAX_BYTES:
+                raise ValueError(f"more than {_MAX_BYTES} bytes")
+        with np.load(path, allow_pickle=False) as arrays:
+            matrices = arrays["matrices"]
+    except _DAMAGED as error:
+        raise StudyError(f"{path}: damaged ({error}); restore it, or remove it to leave it out") from error
+    if matrices.ndim != 3 or matrices.shape[2] != matrices.shape[1] + 1 or matrices.dtype != np.int64:
+        raise StudyError(f"{path}: {matrices.dtype} {matrices.shape} are no confusion matrices; restore or remove it")
+    return matrices

@@ -10,6 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from harness.config import SearchSettings, read_section
+from harness.config.space import Objective
 from harness.metrics import (
     CONVENTIONS,
     accuracy,
@@ -25,12 +26,17 @@ from harness.metrics import (
 )
 from harness.stats import mean_interval, spread
 from harness.store import Record, StudyFolder, TrialRow
+from harness.store.front import front_of
 
 _TOP = 5
 
 
-def search_summary(folder: StudyFolder) -> RenderableType:
-    """The winner, the runners-up, the default Experiment, and what early stopping saved."""
+def search_summary(folder: StudyFolder, is_confirmed_next: bool = False) -> RenderableType:
+    """The winner, the runners-up, the default Experiment, and what early stopping saved.
+
+    Args:
+        is_confirmed_next: the same command goes on to train the best again.
+    """
     record = Record(folder)
     settings = read_section(SearchSettings, folder.settings)
     ranking = record.ranking()
@@ -40,15 +46,21 @@ def search_summary(folder: StudyFolder) -> RenderableType:
     return Group(
         Text(),
         _trial_table(ranking[:_TOP], first, list(settings.space.parameters)),
+        *_front(record, settings.space.search.cost),
         Text(),
         _cost_line(record, settings.space.experiment.training.epochs),
-        Text(
-            "One seed each, and the first is the highest of many: train it and the default with several seeds "
-            "before believing the gap.",
-            "dim",
-        ),
+        Text(_curse(len(ranking)), "dim"),
         Text(f"winner  {folder.best}", "bold green"),
-        Text(f"next    harness train {folder.best} --seeds 3"),
+        *([] if is_confirmed_next else [Text(f"next    harness confirm {folder.path} --seeds 3")]),
+    )
+
+
+def _curse(scores: int) -> str:
+    if scores == 1:
+        return "One training with one seed: how much of its score is luck is not known."
+    return (
+        f"Winner's curse: the first is the highest of {scores} scores with one seed each, so its score is too high on "
+        "average; only fresh seeds, which had no say in the choice, tell by how much."
     )
 
 
@@ -67,13 +79,29 @@ def _trial_table(best: list[TrialRow], first: TrialRow | None, names: list[str])
     return table
 
 
+def _front(record: Record, objective: Objective | None) -> list[RenderableType]:
+    """With two objectives, the trials that no other beats; `harness export --rank` counts along them."""
+    if objective is None:
+        return []
+    title = "front: no trial is as good in both and better in one; rank for `harness export --rank`"
+    table = Table(box=None, pad_edge=False)
+    for name in ("rank", "trial", "val mIoU", "parameters" if objective == "parameters" else "training ms/image"):
+        table.add_column(name, justify="right")
+    for rank, (row, cost) in enumerate(front_of(record, objective), 1):
+        shown = f"{cost:,.0f}" if objective == "parameters" else f"{cost:.2f}"
+        table.add_row(str(rank), str(row.number), _number(row.score), shown)
+    return [Text(), Text(title, "bold"), table]
+
+
 def _cost_line(record: Record, max_epochs: int) -> Text:
     rows = list(record.ended.values())
     stopped = sum(row.outcome == "stopped" for row in rows)
     epochs = sum(row.epochs for row in rows)
     seconds = sum(row.seconds for row in rows)
+    infeasible = sum(row.outcome == "infeasible" for row in rows)
+    broken = f", {infeasible} infeasible" if infeasible else ""
     return Text(
-        f"{len(rows)} trials, {stopped} stopped early; {epochs} epochs instead of {len(rows) * max_epochs}; "
+        f"{len(rows)} trials, {stopped} stopped early{broken}; {epochs} epochs instead of {len(rows) * max_epochs}; "
         f"{seconds / 60:.1f} minutes of training and validation"
     )
 

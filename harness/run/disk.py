@@ -49,7 +49,9 @@ class Pruned:
         return row
 
     def _prune(self, row: TrialRow) -> None:
-        self.folder.run(row.trial).last.unlink(missing_ok=True)
+        run = self.folder.run(row.trial)
+        for state in (run.last, run.previous):
+            state.unlink(missing_ok=True)
         self._make_room(row)
 
     def _make_room(self, row: TrialRow) -> None:
@@ -68,7 +70,7 @@ class Pruned:
 
 
 def _score(row: TrialRow) -> float:
-    return -1.0 if row.score is None else row.score
+    return -1.0 if row.score is None or row.outcome == "infeasible" else row.score
 
 
 def _size(folder: StudyFolder, row: TrialRow) -> int:

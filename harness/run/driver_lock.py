@@ -10,6 +10,7 @@ import errno
 import fcntl
 import os
 import socket
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from datetime import datetime
@@ -19,6 +20,8 @@ from harness.errors import StudyError
 from harness.store import StudyFolder
 
 LOCK = "driver.lock"
+#: seconds, many times what `is_driven` takes
+_LOOK = 0.05
 _NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP}
 
 
@@ -44,8 +47,11 @@ def check_not_driven(folder: StudyFolder) -> None:
     """Look whether another process runs a study, without making anything: before minutes of preparation.
 
     Raises:
-        StudyError: one does.
+        StudyError: one does, or the study's folder cannot be written.
     """
+    there = next(path for path in (folder.path, *folder.path.absolute().parents) if os.path.isdir(path))
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise _unwritable(folder, PermissionError(errno.EACCES, f"{there} is read-only or another user's"))
     try:
         lock = os.open(folder.path / LOCK, os.O_RDWR)
     except (FileNotFoundError, NotADirectoryError):
@@ -56,6 +62,22 @@ def check_not_driven(folder: StudyFolder) -> None:
         _lock(lock, folder)
     finally:
         os.close(lock)
+
+
+def is_driven(folder: StudyFolder) -> bool:
+    """Whether a process drives a study; a driver that starts meanwhile is not kept out."""
+    try:
+        lock = os.open(folder.path / LOCK, os.O_RDONLY)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    try:
+        # shared: any number may look; given back at once
+        fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(lock)
+    return False
 
 
 def is_new(folder: StudyFolder) -> bool:
@@ -84,7 +106,7 @@ def _take(folder: StudyFolder, path: Path) -> int:
 
 def _lock(lock: int, folder: StudyFolder) -> None:
     try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        _flock(lock)
     except BlockingIOError:
         holder = os.pread(lock, 1000, 0).decode(errors="replace").strip() or "its lock names none"
         raise StudyError(
@@ -98,6 +120,15 @@ def _lock(lock: int, folder: StudyFolder) -> None:
             f"{folder.path} lies on a file system without locks ({error.strerror}), where two processes could write "
             "one study; set HARNESS_RESULTS to a folder on another disk"
         ) from error
+
+
+def _flock(lock: int) -> None:
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        # it may only be looked at, by `is_driven`
+        time.sleep(_LOOK)
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 def _unwritable(folder: StudyFolder, error: OSError) -> StudyError:

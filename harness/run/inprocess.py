@@ -5,31 +5,29 @@ from __future__ import annotations
 from harness.config import Trial
 from harness.run.study import Study, runs_path
 from harness.run.worker import TrialRun
+from harness.store import Failure
 
 
 def run_inprocess(study: Study) -> None:
-    """Run a study to its end; on Ctrl-C return, the trial at hand left to be resumed, as Ray Tune does."""
+    """Run a study to its end, or until it hands out no more trials."""
     while (trial := study.next_trial()) is not None:
-        error, interrupted = None, False
-        try:
-            error = _run_trial(study, trial)
-        except KeyboardInterrupt:
-            interrupted = True
-        finally:
-            study.on_end(trial.id, error)
-        if interrupted:
-            return
+        study.on_end(trial.id, _run_trial(study, trial))
 
 
-def _run_trial(study: Study, trial: Trial) -> str | None:
+def _run_trial(study: Study, trial: Trial) -> Failure | None:
     run = TrialRun(trial, runs_path(study.folder, trial.id))
     try:
-        goes_on = True
-        while goes_on:
-            row = run.next_row()
-            if isinstance(row, str):
-                return row
-            goes_on = study.on_epoch(row)
-        return None
+        failure = _run_epochs(study, run)
     finally:
-        run.close()
+        unwritten = run.close()
+    return failure or unwritten
+
+
+def _run_epochs(study: Study, run: TrialRun) -> Failure | None:
+    goes_on = True
+    while goes_on:
+        row = run.next_row()
+        if isinstance(row, Failure):
+            return row
+        goes_on = study.on_epoch(row)
+    return None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 
@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn
 from rich.progress import Progress as Bar
 from rich.table import Table
+from rich.text import Text
 
 from harness.ablate import GreedyPath, Racing, Replicates, baseline_of, resolve_arms
 from harness.config import (
@@ -33,11 +34,17 @@ from harness.data import dataset_fingerprint, dataset_root
 from harness.errors import ConfigError, StudyError
 from harness.metrics import dataset_counts, miou
 from harness.models.names import model_name
+from harness.run.budget import Budgeted
 from harness.run.disk import Pruned
 from harness.run.driver_lock import check_not_driven, driver_lock, is_new
+from harness.run.forecast import Pace, forecast, limits_of, measured_pace, recorded_pace
+from harness.run.full_disk import StopsWithoutRoom
 from harness.run.gives_up import GivesUp
 from harness.run.inprocess import run_inprocess
+from harness.run.interrupt import Stoppable, stoppable
 from harness.run.measure import Measured, gpu_share, measure_all
+from harness.run.parameters import ParameterCounter
+from harness.run.plan import path_arms
 from harness.run.preflight import (
     check_experiment,
     check_resources,
@@ -49,11 +56,13 @@ from harness.run.preflight import (
     settle_space,
     shapes_of,
 )
-from harness.run.progress import Progress
+from harness.run.progress import Progress, facts_of, tally_of
 from harness.run.study import Displayed, Resources, Study
+from harness.run.trackers import Tracked, check_trackers
 from harness.run.worker import pick_device
 from harness.search import Search
-from harness.store import StudyFolder, TrialRow, provenance, write_json, write_text
+from harness.store import StudyFolder, TrialRow, check_links, record_session, write_text
+from harness.store.upload import Upload
 
 #: rows of the table of measured steps
 _SHOWN = 8
@@ -68,15 +77,20 @@ def run_search(
     seed: int,
     time_budget: float | None = None,
     disk_budget: float | None = None,
+    compute_hours: float | None = None,
     measured: bool = False,
     resume: bool = False,
+    trackers: Sequence[str] = (),
 ) -> Search:
     """Search a space in a study folder, new or resumed.
 
     Args:
-        time_budget: seconds after which no epoch is started; none: no limit.
+        time_budget: seconds within which every epoch ends: none is started that takes longer than what is left, by
+            the trial's last one; none: no limit.
         disk_budget: bytes that the weights of ended trials may take; none: no limit.
+        compute_hours: hours of GPUs, or without any of CPU cores, after which no epoch is started (see `Budgeted`).
         measured: train one step of each model first, and give each trial the share of a GPU that it needs.
+        trackers: names of experiment trackers that every epoch is sent to.
 
     Raises:
         HarnessError: bad input, before anything is written.
@@ -85,17 +99,28 @@ def run_search(
     deadline = None if time_budget is None else time.monotonic() + time_budget
     check_folder(folder, resume)
     check_resources(resources)
+    check_trackers(trackers)
     space, notes = settle_space(space)
     with decoding(console) as shown:
         decode_frames(space, shown)
+    pace = None
     if measured:
-        resources = fit_resources(resources, shapes_of(space), console)
+        resources, pace = fit_resources(resources, shapes_of(space), console)
     settings = SearchSettings(space=space, seed=seed, dataset=_dataset(space.experiment))
     _connect(resources, console)
     with _driving(folder, resume):
-        _open_folder(folder, settings, resources, console, notes)
-        search = Search(folder, space, seed, deadline)
-        execute(search, resources, console, space.search.trials, space.experiment.training.epochs, disk_budget)
+        asked = {"trials": space.search.trials, "time_budget_s": time_budget, "disk_budget_bytes": disk_budget}
+        asked |= _if_given("compute_hours", compute_hours)
+        _open_folder(folder, settings, resources, console, notes, asked)
+        search = Search(folder, space, seed, deadline, count_parameters=ParameterCounter())
+        trials, epochs = space.search.trials, space.experiment.training.epochs
+        print_forecast(search, resources, console, trials, epochs, pace, compute_hours)
+        search.interrupted = execute(
+            search, resources, console, trials, epochs, disk_budget, trackers, compute_hours=compute_hours
+        )
+    left = len(search.proposals) < trials or bool(search.resumable())
+    if time_budget is not None and left and not search.interrupted:
+        console.print("--time-budget: no epoch was started that would have ended too late; --resume goes on")
     return search
 
 
@@ -106,8 +131,10 @@ def run_replicates(
     resources: Resources,
     console: Console,
     *,
+    compute_hours: float | None = None,
     measured: bool = False,
     resume: bool = False,
+    trackers: Sequence[str] = (),
 ) -> Replicates:
     """Train one Experiment with several seeds in a study folder, new or resumed.
 
@@ -115,21 +142,66 @@ def run_replicates(
         HarnessError: bad input, before anything is written.
         TrainingError: the first trials all failed.
     """
+    return run_arms(
+        folder,
+        {folder.name: experiment},
+        seeds,
+        resources,
+        console,
+        compute_hours=compute_hours,
+        measured=measured,
+        resume=resume,
+        trackers=trackers,
+    )
+
+
+def run_arms(
+    folder: StudyFolder,
+    arms: Mapping[str, Experiment],
+    seeds: Sequence[int],
+    resources: Resources,
+    console: Console,
+    *,
+    pace: Pace | None = None,
+    compute_hours: float | None = None,
+    measured: bool = False,
+    resume: bool = False,
+    trackers: Sequence[str] = (),
+) -> Replicates:
+    """Train several Experiments with the same seeds, which follow each other, in a study folder, new or resumed.
+
+    Args:
+        pace: what is known of the seconds of an epoch, for the forecast.
+
+    Raises:
+        HarnessError: bad input, before anything is written.
+        TrainingError: the first trials all failed.
+    """
     check_folder(folder, resume)
     check_resources(resources)
-    experiment, notes = settle_experiment(experiment)
-    check_experiment(experiment)
+    check_trackers(trackers)
+    settled = {name: settle_experiment(experiment) for name, experiment in arms.items()}
+    arms = {name: experiment for name, (experiment, _) in settled.items()}
+    notes = list(dict.fromkeys(note for _, own in settled.values() for note in own))
+    for experiment in arms.values():
+        check_experiment(experiment)
     with decoding(console) as shown:
-        decode_frames_of(experiment, shown)
+        for experiment in arms.values():
+            decode_frames_of(experiment, shown)
     if measured:
-        resources = fit_resources(resources, [experiment], console)
-    arms = {folder.name: experiment}
-    settings = ReplicateSettings(arms=arms, dataset=_dataset(experiment))
+        resources, pace = fit_resources(resources, distinct_shapes(arms.values()), console)
+    dataset = _dataset(next(iter(arms.values())))
+    settings = ReplicateSettings(arms=arms, seeds=len(seeds), first_seed=seeds[0], dataset=dataset)
+    planned, epochs = len(arms) * len(seeds), max(e.training.epochs for e in arms.values())
     _connect(resources, console)
     with _driving(folder, resume):
-        _open_folder(folder, settings, resources, console, notes)
+        asked = {"seeds": len(seeds)} | _if_given("compute_hours", compute_hours)
+        _open_folder(folder, settings, resources, console, notes, asked)
         study = Replicates(folder, arms, seeds)
-        execute(study, resources, console, len(seeds), experiment.training.epochs)
+        print_forecast(study, resources, console, planned, epochs, pace, compute_hours)
+        study.interrupted = execute(
+            study, resources, console, planned, epochs, trackers=trackers, compute_hours=compute_hours
+        )
     return study
 
 
@@ -152,8 +224,10 @@ def run_ablation(
     console: Console,
     *,
     race: int | None = None,
+    compute_hours: float | None = None,
     measured: bool = False,
     resume: bool = False,
+    trackers: Sequence[str] = (),
 ) -> Replicates:
     """Train every arm of an ablation at a scale with the same seeds, in a study folder, new or resumed.
 
@@ -167,6 +241,7 @@ def run_ablation(
     """
     check_folder(folder, resume)
     check_resources(resources)
+    check_trackers(trackers)
     if race is not None and isinstance(ablation.design, Path):
         raise ConfigError("--race: a path decides its arms itself, from the same seeds of all; leave --race out")
     ablation, notes = settle_ablation(_with_stored_steps(ablation, folder), scale)
@@ -175,23 +250,24 @@ def run_ablation(
     with decoding(console) as shown:
         for experiment in arms.values():
             decode_frames_of(experiment, shown)
+    pace = None
     if measured:
-        resources = fit_resources(resources, distinct_shapes(arms.values()), console)
+        resources, pace = fit_resources(resources, distinct_shapes(arms.values()), console)
     first = next(iter(arms.values()))
     settings = AblationSettings(ablation=ablation, scale=scale, seeds=replicates, race=race, dataset=_dataset(first))
     _connect(resources, console)
     with _driving(folder, resume):
-        _open_folder(folder, settings, resources, console, notes)
+        asked = {"seeds": replicates, "race": race} | _if_given("compute_hours", compute_hours)
+        _open_folder(folder, settings, resources, console, notes, asked)
         study = _ablation_study(folder, settings, console, race)
         tried = path_arms(len(ablation.factors)) if isinstance(study, GreedyPath) else len(arms)
         planned = max(replicates, race or 0) * tried
-        execute(study, resources, console, planned, max(e.training.epochs for e in arms.values()))
+        epochs = max(e.training.epochs for e in arms.values())
+        print_forecast(study, resources, console, planned, epochs, pace, compute_hours)
+        study.interrupted = execute(
+            study, resources, console, planned, epochs, trackers=trackers, compute_hours=compute_hours
+        )
     return study
-
-
-def path_arms(factors: int) -> int:
-    """How many arms a path tries in all: the baseline, then every factor left, until none is."""
-    return 1 + factors * (factors + 1) // 2
 
 
 def _ablation_study(folder: StudyFolder, settings: AblationSettings, console: Console, race: int | None) -> Replicates:
@@ -232,15 +308,27 @@ def execute(
     planned: int,
     max_epochs: int,
     disk_budget: float | None = None,
-) -> None:
-    """Run a study on the chosen executor, with its progress on the console.
+    trackers: Sequence[str] = (),
+    *,
+    compute_hours: float | None = None,
+) -> bool:
+    """Run a study on the chosen executor, with its progress on the console; True where a signal ended it early.
 
     Raises:
         TrainingError: the first trials all failed.
+        DiskFull: a file found no room; the study can be resumed.
+        KeyboardInterrupt: a second signal.
     """
-    trials = GivesUp(Pruned(study, disk_budget))
-    with Progress(console, planned, max_epochs) as progress:
-        shown = Displayed(trials, progress)
+    budget = None if compute_hours is None else Budgeted(study, compute_hours, resources)
+    trials = GivesUp(Pruned(budget or study, disk_budget))
+    room = StopsWithoutRoom(trials)
+    with (
+        Upload(study.folder, resources.upload) as copy,
+        Progress(console, study, planned, max_epochs) as progress,
+        Tracked(trackers, study, facts_of, console) as tracked,
+        stoppable(console) as stop,
+    ):
+        shown = Displayed(Displayed(Displayed(Stoppable(room, stop), progress), tracked), copy)
         if resources.executor == "inprocess":
             torch.set_num_threads(max(1, int(resources.cpus_per_trial)))
             run_inprocess(shown)
@@ -248,11 +336,50 @@ def execute(
             from harness.run.ray_executor import run_on_ray
 
             run_on_ray(shown, resources)
+    room.check()
     trials.check()
+    if budget is not None and (said := budget.said(planned)) is not None:
+        console.print(said, highlight=False, soft_wrap=True)
+    return stop.asked
 
 
-def fit_resources(resources: Resources, shapes: list[Experiment], console: Console) -> Resources:
+def print_forecast(
+    study: Study,
+    resources: Resources,
+    console: Console,
+    planned: int,
+    max_epochs: int,
+    pace: Pace | None,
+    compute_hours: float | None,
+) -> None:
+    """One line on what the study will take from here, and which of its budgets will end it before."""
+    tally = tally_of(study, planned, max_epochs)
+    rows = [row for rows in study.record.epochs.values() for row in rows]
+    pace = recorded_pace(rows, "by the {} epochs so far") or pace
+    workers = min(planned, _workers(resources))
+    deadline = study.deadline if isinstance(study, Search) else None
+    time_left = None if deadline is None else deadline - time.monotonic()
+    device_left = None
+    if compute_hours is not None:
+        budget = Budgeted(study, compute_hours, resources)
+        device_left = 3600 * (compute_hours - budget.used) / budget.per_trial
+    line = forecast(tally, workers, pace, limits_of(tally, workers, pace, time_left, device_left))
+    if line:
+        console.print(line, highlight=False, markup=False, soft_wrap=True)
+
+
+def _workers(resources: Resources) -> int:
+    if resources.executor != "ray":
+        return 1
+    from harness.run.ray_executor import Room
+
+    return Room(resources)()
+
+
+def fit_resources(resources: Resources, shapes: list[Experiment], console: Console) -> tuple[Resources, Pace | None]:
     """Measure one step of each shape, show it, and give each trial the share of a GPU that the largest needs.
+
+    Returns what an epoch of them takes, too.
 
     Raises:
         StudyError: a shape that does not fit, or more than the share that was asked for.
@@ -260,8 +387,9 @@ def fit_resources(resources: Resources, shapes: list[Experiment], console: Conso
     with console.status(f"measuring one step of {len(shapes)} models and sizes"):
         found = measure_all(shapes, max(1, int(resources.cpus_per_trial)))
     console.print(measured_table(shapes, found))
+    pace = measured_pace(shapes, found)
     if pick_device().type == "cpu":
-        return resources
+        return resources, pace
     total = torch.cuda.get_device_properties(0).total_memory / 1e6
     share = max(gpu_share(one.peak_memory_mb or math.inf, total) for one in found)
     asked = resources.gpus_per_trial
@@ -271,7 +399,7 @@ def fit_resources(resources: Resources, shapes: list[Experiment], console: Conso
         )
     share = asked or share
     console.print(f"each trial gets {share:g} of a GPU", highlight=False)
-    return replace(resources, gpus_per_trial=share)
+    return replace(resources, gpus_per_trial=share), pace
 
 
 def measured_table(shapes: list[Experiment], found: list[Measured]) -> Table:
@@ -336,6 +464,7 @@ def _driving(folder: StudyFolder, resume: bool) -> Iterator[None]:
 
 
 def _check_presence(folder: StudyFolder, resume: bool) -> None:
+    check_links(folder.path)
     if resume and not folder.settings.exists():
         raise StudyError(f"--resume: there is no study at {folder.path}; leave --resume out to start it")
     if not resume and not is_new(folder):
@@ -344,9 +473,14 @@ def _check_presence(folder: StudyFolder, resume: bool) -> None:
 
 
 def _open_folder(
-    folder: StudyFolder, settings: Section, resources: Resources, console: Console, notes: list[str]
+    folder: StudyFolder,
+    settings: Section,
+    resources: Resources,
+    console: Console,
+    notes: list[str],
+    asked: dict[str, float | None],
 ) -> None:
-    """Make the folder, or check that a resumed study asks for the same."""
+    """Make the folder, or check that a resumed study asks for the same; `asked` is what may differ at each start."""
     if folder.settings.exists():
         changed = differences(read_section(type(settings), folder.settings), settings)
         if changed:
@@ -354,14 +488,32 @@ def _open_folder(
                 f"study '{folder.name}' cannot go on with other settings: {'; '.join(changed)}; "
                 "give the same ones, or start a new study by another --name"
             )
-    console.print(f"[bold]{folder.name}[/] → {folder.path}", highlight=False, soft_wrap=True)
+    console.print(Text.assemble((folder.name, "bold"), f" → {folder.path}"), soft_wrap=True)
     for note in notes:
         console.print(note, highlight=False, soft_wrap=True)
     folder.path.mkdir(parents=True, exist_ok=True)
-    if not folder.provenance.exists():
-        about = {"device": device_name(), "resources": asdict(resources)}
-        write_json(folder.provenance, provenance(dataset=settings.dataset, **about))
+    if (failed := failed_text(folder)) is not None:
+        console.print(failed, highlight=False, markup=False, soft_wrap=True)
+    about = {"dataset": settings.dataset, "device": device_name(), "resources": asdict(resources)}
+    record_session(folder.provenance, asked, **about)
     write_text(folder.settings, dump_yaml(settings.model_dump(mode="json")))
+
+
+def _if_given(name: str, value: float | None) -> dict[str, float]:
+    return {} if value is None else {name: value}
+
+
+def failed_text(folder: StudyFolder) -> str | None:
+    """Which trials of a resumed study failed before, and what can be done; none where none did."""
+    rows = {row.trial: row for row in folder.trials.read()}.values()
+    failed = sorted(row.number for row in rows if row.outcome == "failed")
+    if not failed:
+        return None
+    shown = ", ".join(map(str, failed[:_SHOWN])) + (", ..." if len(failed) > _SHOWN else "")
+    return (
+        f"{len(failed)} failed trials stay as they are ({shown}): --resume trains none of them again; "
+        f"`harness rerun {folder.path} {failed[0]}` runs one alone, another --name all of them"
+    )
 
 
 def device_name() -> str:

@@ -36,6 +36,7 @@ from harness.errors import ConfigError, StudyError
 from harness.losses import build_loss
 from harness.models import check_input_size, needs_two_images, settle_weights
 from harness.run.study import Resources
+from harness.store.upload import check_upload
 
 _IF_AVAILABLE = "pretrained_if_available"
 #: seconds in which a cluster's address must answer
@@ -49,6 +50,8 @@ def check_resources(resources: Resources) -> None:
         StudyError: what was asked for, what there is, what to ask for instead.
     """
     gpus, cpus = resources.gpus_per_trial, resources.cpus_per_trial
+    if resources.upload is not None:
+        check_upload(resources.upload)
     if gpus > 1 and gpus != int(gpus):
         raise StudyError(
             f"--gpus-per-trial {gpus:g} is neither a share of one GPU nor whole GPUs; "

@@ -6,25 +6,33 @@ study's business; nothing that Ray writes is read again.
 
 from __future__ import annotations
 
+from harness.run.cluster import Room, check_nodes, connect
+
+# isort: split
+# ray.tune reads its variables when it is imported, ray its own in harness.run.cluster
 import ctypes
 import gc
 import json
 import logging
-import math
 import os
+import re
+import socket
 import tempfile
-import warnings
+from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-# read by ray when it is imported
-os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
 os.environ.setdefault("RAY_CHDIR_TO_TRIAL_DIR", "0")
 os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
-os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
 os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
+# Ctrl-C is ours, see harness.run.interrupt
+os.environ.setdefault("TUNE_DISABLE_SIGINT_HANDLER", "1")
 os.environ.setdefault("TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S", "0")
+# the study says how a trial ended, in one line
+os.environ.setdefault("TUNE_PRINT_ALL_TRIAL_ERRORS", "0")
+# how many trials may wait for room in Ray; how many there are at all is the searcher's business
+os.environ.setdefault("TUNE_MAX_PENDING_TRIALS_PG", "1000")
 
 import ray
 import torch
@@ -36,44 +44,38 @@ from harness.config import Experiment, Trial, canonical_json
 from harness.errors import StudyError
 from harness.run.study import Resources, Study, runs_path
 from harness.run.worker import TrialRun
-from harness.store import EpochRow
+from harness.store import EpochRow, Failure
 
-#: a worker that dies (killed, out of memory, node gone) is started again this often for one trial
-MAX_WORKER_DEATHS = 2
-#: bytes; nothing of ours travels through the object store, so it stays at Ray's minimum
-_OBJECT_STORE = 100 * 2**20
+__all__ = ["StudyScheduler", "StudySearcher", "TrialActor", "connect", "run_on_ray"]
 
-
-def connect(resources: Resources) -> None:
-    """Start a local Ray, or join the cluster at `resources.address`.
-
-    Raises:
-        StudyError: the cluster cannot be reached or does not have what one trial asks for.
-    """
-    _connect(resources)
-    try:
-        _fitting(resources)
-    except StudyError:
-        ray.shutdown()
-        raise
+#: deaths of a trial's worker since the trial's last finished epoch, after which it fails
+MAX_DEATHS = 3
 
 
 def run_on_ray(study: Study, resources: Resources) -> None:
-    """Run a study to its end on the Ray that `connect` started or joined, and leave it."""
+    """Run a study to its end on the Ray that `connect` started or joined, and leave it.
+
+    Raises:
+        StudyError: a node of the cluster has other code, or does not see the study's folder.
+    """
+    # "trials did not complete": those whose worker died have gone on under other names of Ray's
+    logging.getLogger("ray.tune.tune").setLevel(logging.CRITICAL)
+    causes: dict[str, str] = {}
+    deaths = Deaths()
     try:
-        fits = _fitting(resources)
-        concurrency = min(resources.concurrency or fits, fits)
-        os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(concurrency)
+        if resources.address is not None:
+            check_nodes(study.folder.path, resources)
         with tempfile.TemporaryDirectory(prefix="harness-ray-") as scratch:
             tune.run(
                 TrialActor,
-                search_alg=StudySearcher(study, resources, concurrency),
-                scheduler=StudyScheduler(study),
+                search_alg=StudySearcher(study, resources, Room(resources), deaths, causes),
+                scheduler=StudyScheduler(study, deaths, causes),
                 num_samples=-1,
                 resources_per_trial={"cpu": resources.cpus_per_trial, "gpu": resources.gpus_per_trial},
                 storage_path=scratch,
                 reuse_actors=True,
-                max_failures=MAX_WORKER_DEATHS,
+                # none that Ray counts: it would fail a trial for a worker that died while it waited for a trial
+                max_failures=0,
                 raise_on_failed_trial=False,
                 verbose=0,
             )
@@ -81,101 +83,106 @@ def run_on_ray(study: Study, resources: Resources) -> None:
         ray.shutdown()
 
 
-def _connect(resources: Resources) -> None:
-    quiet = {"include_dashboard": False} if resources.address is None else {}
-    size = {"object_store_memory": _OBJECT_STORE} if resources.address is None else {}
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            ray.init(
-                # without "local", Ray would join a cluster that somebody else started on this machine
-                address=resources.address or "local",
-                log_to_driver=False,
-                logging_level=logging.ERROR,
-                **quiet,
-                **size,
-            )
-    except ConnectionError as error:
-        raise StudyError(
-            f"no Ray cluster at address '{resources.address}' ({error}); start one with `ray start --head`, "
-            "or leave --address out to use this machine alone"
-        ) from error
-
-
-def _fitting(resources: Resources) -> int:
-    """How many trials fit at once.
-
-    Raises:
-        StudyError: not even one does.
-    """
-    # node by node: a trial does not spread over two
-    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    asked = {"CPU": resources.cpus_per_trial, "GPU": resources.gpus_per_trial}
-    fits = sum(_fitting_on(node, asked) for node in nodes)
-    if fits < 1:
-        have = "; ".join(f"{node.get('CPU', 0):g} and {node.get('GPU', 0):g}" for node in nodes)
-        raise StudyError(
-            f"one trial asks for {resources.cpus_per_trial:g} CPUs and {resources.gpus_per_trial:g} GPUs; Ray's nodes "
-            f"have {have}: lower --cpus-per-trial or --gpus-per-trial"
-        )
-    return fits
-
-
-def _fitting_on(node: dict[str, float], asked: dict[str, float]) -> int:
-    return min(math.floor(node.get(kind, 0) / amount + 1e-9) for kind, amount in asked.items() if amount > 0)
-
-
 class TrialActor(tune.Trainable):
     """One worker; it takes one trial after the other, so that torch is imported once."""
 
     def setup(self, config: dict[str, Any]) -> None:
+        trial = Trial(Experiment.model_validate_json(config["experiment"]), config["seed"])
+        _check_sees(config["study"], trial.experiment.data.root)
         _return_freed_memory()
         torch.set_num_threads(config["threads"])
-        trial = Trial(Experiment.model_validate_json(config["experiment"]), config["seed"])
         self._run = TrialRun(trial, Path(config["run"]))
+        self._unwritten: Failure | None = None
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
-        self._run.close()
+        unwritten = self._run.close()
         self.setup(new_config)
+        # a disk without room stops the study, whichever trial says so
+        self._unwritten = unwritten
         return True
 
     def step(self) -> dict[str, Any]:
-        row = self._run.next_row()
+        row = self._unwritten or self._run.next_row()
         # as text: Ray flattens and copies dictionaries on their way
-        return {"error": row} if isinstance(row, str) else {"row": row.model_dump_json()}
+        if isinstance(row, Failure):
+            return {"error": str(row), "cause": row.cause}
+        return {"row": row.model_dump_json()}
 
     def cleanup(self) -> None:
         self._run.close()
 
 
-class StudySearcher(Searcher):
-    """Hands a study's trials to Ray and Ray's endings to the study."""
+class Deaths:
+    """How often the worker of each trial died, in all and since the last epoch that was new."""
 
-    def __init__(self, study: Study, resources: Resources, concurrency: int) -> None:
+    def __init__(self) -> None:
+        self.epochs: dict[str, int] = {}
+        self.in_all: Counter[str] = Counter()
+        self.in_vain: Counter[str] = Counter()
+
+    def epoch(self, trial: str, epoch: int) -> None:
+        """A trial finished an epoch; what it repeats after a death is no progress."""
+        if epoch > self.epochs.get(trial, -1):
+            self.epochs[trial], self.in_vain[trial] = epoch, 0
+
+    def death(self, trial: str, cause: str) -> Failure | None:
+        """A trial's worker died; what is to be said where the trial is to fail for it."""
+        self.in_all[trial] += 1
+        self.in_vain[trial] += 1
+        if self.in_vain[trial] < MAX_DEATHS:
+            return None
+        return Failure(
+            f"its worker died {self.in_vain[trial]} times without finishing an epoch in between "
+            f"({self.in_all[trial]} times in all), the last time: {cause}; if memory is short, run fewer trials at "
+            "once (--concurrency) or lower training.batch_size, data.input_size or training.workers"
+        )
+
+
+class StudySearcher(Searcher):
+    """Hands a study's trials to Ray and Ray's endings to the study.
+
+    A trial whose worker died is handed to Ray again, as a trial of another name: it goes on from its checkpoint.
+    """
+
+    def __init__(
+        self, study: Study, resources: Resources, room: Callable[[], int], deaths: Deaths, causes: dict[str, str]
+    ) -> None:
+        """Take how many trials may run now, and why workers died, by Ray's names of their trials."""
         super().__init__()
-        self.study, self.resources, self.concurrency = study, resources, concurrency
-        self.live: dict[str, str] = {}
+        self.study, self.resources, self.room, self.deaths, self.causes = study, resources, room, deaths, causes
+        self.live: dict[str, Trial] = {}
+        self.again: list[Trial] = []
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
-        if len(self.live) >= self.concurrency:
+        if len(self.live) >= self.room():
             return None
-        trial = self.study.next_trial()
+        trial = self.again.pop(0) if self.again else self.study.next_trial()
         if trial is None:
-            return None if self.study.waits() else Searcher.FINISHED
-        self.live[trial_id] = trial.id
+            # the worker of a live trial may die yet
+            return None if self.live or self.study.waits() else Searcher.FINISHED
+        self.live[trial_id] = trial
         return {
             "experiment": canonical_json(trial.experiment),
             "seed": trial.seed,
+            "study": str(self.study.folder.path.resolve()),
             "run": str(runs_path(self.study.folder, trial.id)),
             "threads": max(1, int(self.resources.cpus_per_trial)),
         }
 
     def on_trial_complete(self, trial_id: str, result: dict | None = None, error: bool = False) -> None:
-        ours = self.live.pop(trial_id, None)
-        if ours is None:
+        trial = self.live.pop(trial_id, None)
+        if trial is None:
             return
-        message = f"its worker died {MAX_WORKER_DEATHS + 1} times (killed, out of memory or its node lost)"
-        self.study.on_end(ours, message if error else (result or {}).get("error"))
+        failure = self._failure(trial, trial_id) if error else _failure(result or {})
+        if error and failure is None:
+            self.again.append(trial)
+        else:
+            self.study.on_end(trial.id, failure)
+
+    def _failure(self, trial: Trial, trial_id: str) -> Failure | None:
+        cause = self.causes.pop(trial_id, None)
+        # without a cause, its worker was dead before it could begin
+        return None if cause is None else self.deaths.death(trial.id, cause)
 
     def save_to_dir(self, checkpoint_dir: str, session_str: str = "default") -> None:
         """Nothing: the study's journals are the truth."""
@@ -187,18 +194,53 @@ class StudySearcher(Searcher):
         raise NotImplementedError("a study is resumed from its journals")
 
 
+def _failure(result: dict[str, Any]) -> Failure | None:
+    return Failure(result["error"], result.get("cause", "error")) if "error" in result else None
+
+
 class StudyScheduler(FIFOScheduler):
     """Passes every epoch to the study, which says whether the trial goes on."""
 
-    def __init__(self, study: Study) -> None:
+    def __init__(self, study: Study, deaths: Deaths, causes: dict[str, str]) -> None:
         super().__init__()
-        self.study = study
+        self.study, self.deaths, self.causes = study, deaths, causes
 
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
         if "error" in result:
             return TrialScheduler.STOP
-        goes_on = self.study.on_epoch(EpochRow.model_validate(json.loads(result["row"])))
-        return TrialScheduler.CONTINUE if goes_on else TrialScheduler.STOP
+        row = EpochRow.model_validate(json.loads(result["row"]))
+        self.deaths.epoch(row.trial, row.epoch)
+        return TrialScheduler.CONTINUE if self.study.on_epoch(row) else TrialScheduler.STOP
+
+    def on_trial_error(self, tune_controller: Any, trial: Any) -> None:
+        # one that is handed a worker of an earlier trial is pending until that has taken it
+        if trial.status == trial.RUNNING:
+            self.causes[trial.trial_id] = cause_of_death(Path(trial.error_file).read_text())
+
+
+def cause_of_death(said: str) -> str:
+    """What Ray says of a worker's end, in a few words."""
+    for words, cause in _CAUSES.items():
+        if (found := re.search(words, said)) is not None:
+            return cause.format(*found.groups())
+    return [line for line in said.splitlines() if line.strip()][-1].strip()
+
+
+#: what Ray writes, and what it means; anything else is an exception, whose last line says what it is
+_CAUSES = {
+    r"node has died|node was terminated": "its node was lost",
+    r"node running low on memory|memory usage threshold": "Ray killed it because its node ran out of memory",
+    r"exits with an exit code (\d+)": "it ended by itself, with exit code {}",
+    r"connection error code": "it was killed or crashed (`dmesg` there says whether the kernel did it for memory)",
+    r"actor \S+ is unavailable": "its node does not answer",
+}
+
+
+def _check_sees(*folders: str | None) -> None:
+    """Refuse to train where a trial would write to, or read from, what other nodes do not see."""
+    for folder in folders:
+        if folder is not None and not Path(folder).expanduser().is_dir():
+            raise StudyError(f"{socket.gethostname()} does not see {folder}: mount the shared storage there")
 
 
 def _return_freed_memory() -> None:

@@ -85,13 +85,15 @@ class Displayed:
 
 @dataclass(frozen=True)
 class Resources:
-    """What one trial takes, how many run at once, and where."""
+    """What one trial takes, how many run at once, where, and where to the study is copied."""
 
     executor: str = "ray"
     gpus_per_trial: float = 0.0
     cpus_per_trial: float = 1.0
     concurrency: int | None = None
     address: str | None = None
+    #: URI that the study is copied to
+    upload: str | None = None
 
 
 def describe_error(error: BaseException) -> str:

@@ -11,10 +11,15 @@ import torch
 
 from harness.config import Trial
 from harness.engine import fit
+from harness.errors import DiskFull, OutOfMemory
 from harness.run.study import describe_error
-from harness.store import EpochRow, RunFolder
+from harness.store import EpochRow, Failure, RunFolder, full_disk, is_full_disk
 
 _log = logging.getLogger(__name__)
+
+#: how torch says that memory ran out where it has no exception for that: on the host, and on a GPU outside of its
+#: own allocator
+_NO_MEMORY = ("can't allocate memory", "CUDA error: out of memory", "CUBLAS_STATUS_ALLOC_FAILED")
 
 
 def pick_device() -> torch.device:
@@ -29,16 +34,46 @@ class TrialRun:
         self.path = path
         self.rows: Iterator[EpochRow] = fit(trial, RunFolder(path), pick_device())
 
-    def next_row(self) -> EpochRow | str:
-        """The next epoch's row, or the first line of what went wrong; the traceback goes to error.txt."""
+    def next_row(self) -> EpochRow | Failure:
+        """The next epoch's row, or what went wrong; the traceback goes to error.txt."""
         try:
             return next(self.rows)
         except Exception as error:  # a trial may fail in any way; the study records how and goes on
             _log.debug("trial failed", exc_info=error)
-            self.path.mkdir(parents=True, exist_ok=True)
-            (self.path / "error.txt").write_text("".join(traceback.format_exception(error)))
-            return describe_error(error)
+            failure = describe_failure(error, self.path)
+            if failure.cause != "disk":
+                self.path.mkdir(parents=True, exist_ok=True)
+                (self.path / "error.txt").write_text("".join(traceback.format_exception(error)))
+            return failure
 
-    def close(self) -> None:
-        """Let go of model and data."""
-        self.rows.close()
+    def close(self) -> Failure | None:
+        """Let go of model and data, all files written; what went wrong where there was no room for them."""
+        try:
+            self.rows.close()
+        except DiskFull as error:
+            return describe_failure(error, self.path)
+        return None
+
+
+def describe_failure(error: Exception, path: Path) -> Failure:
+    """What ended the trial that writes into `path`, in one line, and whose fault it is."""
+    if isinstance(error, DiskFull):
+        return Failure(str(error), "disk")
+    if is_full_disk(error):
+        return Failure(full_disk(Path(getattr(error, "filename", None) or path), describe_error(error)), "disk")
+    if isinstance(error, OutOfMemory):
+        return Failure(describe_error(error), "memory")
+    if is_out_of_memory(error):
+        return Failure(
+            f"out of memory ({describe_error(error)}); lower training.batch_size (raise training.accumulation "
+            "instead), data.input_size or training.workers, or run fewer trials at once",
+            "memory",
+        )
+    return Failure(describe_error(error))
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that the memory of a GPU or of the host is used up."""
+    if isinstance(error, MemoryError | torch.OutOfMemoryError):
+        return True
+    return isinstance(error, RuntimeError) and any(words in str(error) for words in _NO_MEMORY)

@@ -1,9 +1,10 @@
 """Searching a Space: proposals, rungs, and the study that an executor drives."""
 
 from harness.search.asha import Asha
+from harness.search.default import default_pick
 from harness.search.path import path_factors
 from harness.search.promote import Promote
-from harness.search.proposals import Proposals, default_pick
+from harness.search.proposals import Proposals
 from harness.search.rungs import NoRungs, RungRule, rung_epochs
 from harness.search.search import Search, read_export
 

@@ -22,7 +22,7 @@ class Asha:
         self._ascending: dict[int, list[float]] = {epoch: [] for epoch in self.rungs}
         self._verdicts: dict[tuple[str, int], Verdict] = {}
 
-    def report(self, trial: str, epoch: int, score: float) -> Verdict:
+    def report(self, trial: str, epoch: int, score: float, cost: float = 0.0) -> Verdict:
         """Record a score. A repeated report (a resumed trial) is not judged by those that came after it."""
         if epoch not in self.rungs:
             return "run"

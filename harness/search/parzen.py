@@ -15,7 +15,8 @@ import numpy as np
 
 from harness.config import Space
 from harness.config.space import ChoiceParameter, Parameter
-from harness.search.values import Picked, at_position, position
+from harness.search.prior import density, weight
+from harness.search.values import Picked, at_position, centre_of, position
 
 #: share of the results that are good, and the most that are
 GOOD_SHARE, MOST_GOOD = 0.15, 25
@@ -34,13 +35,19 @@ def encode(space: Space, picked: Picked) -> Point:
 
 
 def parzen_draw(
-    space: Space, results: Sequence[tuple[float, Point]], under_way: Iterable[Point], rng: np.random.Generator
+    space: Space,
+    results: Sequence[tuple[float, Point]],
+    under_way: Iterable[Point],
+    rng: np.random.Generator,
+    known: int | None = None,
 ) -> Picked:
     """Values that are likely among the good results and unlikely among the others.
 
     Args:
         results: scores and values, in the order of the trials.
-        under_way: values without a result yet; counted with the others, so that they are not drawn again.
+        under_way: values without a result yet, or that can have none; counted with the others, so that they are not
+            drawn again.
+        known: trials with a result anywhere, against which the priors of parameters count; none: `results`.
     """
     ranked = sorted(range(len(results)), key=lambda i: -results[i][0])
     count = min(math.ceil(GOOD_SHARE * len(results)), MOST_GOOD)
@@ -48,8 +55,28 @@ def parzen_draw(
     good = _Kernels(space, [results[i][1] for i in ranked[:count]])
     others = _Kernels(space, [*(results[i][1] for i in newest), *under_way])
     candidates = good.sample(rng, CANDIDATES)
-    best = np.argmax(good.log_density(candidates) - others.log_density(candidates))
+    worth = good.log_density(candidates) - others.log_density(candidates)
+    best = np.argmax(worth + weight(known or len(results)) * log_prior(space, candidates))
     return _decode(space, candidates[best].tolist())
+
+
+def log_prior(space: Space, points: np.ndarray) -> np.ndarray:
+    """Logarithm of what experts expect of points (N P), relative to the uniform density; 0 where nobody expects."""
+    logs = np.zeros(len(points))
+    for column, parameter in enumerate(space.parameters.values()):
+        if parameter.prior is not None:
+            at = points[:, column]
+            logs += np.where(np.isnan(at), 0.0, np.log(_expected(parameter, at)))
+    return logs
+
+
+def _expected(parameter: Parameter, at: np.ndarray) -> np.ndarray:
+    confidence, centre = parameter.prior.confidence, centre_of(parameter)
+    if isinstance(parameter, ChoiceParameter):
+        here = len(parameter.choices) * np.isclose(at, centre)
+    else:
+        here = density(centre, at)
+    return 1 - confidence + confidence * here
 
 
 def _decode(space: Space, point: Point) -> Picked:

@@ -8,7 +8,7 @@ from harness.config import Ablation, Experiment, SearchSettings, Space, apply_ov
 from harness.config.ablation import Factor, Path
 from harness.config.space import Scalar
 from harness.errors import StudyError
-from harness.search.proposals import default_label
+from harness.search.default import default_label
 from harness.search.search import ranked
 from harness.store import StudyFolder
 

@@ -24,7 +24,7 @@ class Promote:
         # the best first; of equal scores the one that came first
         self._ranked: dict[int, list[tuple[float, int, str]]] = {epoch: [] for epoch in self.rungs}
 
-    def report(self, trial: str, epoch: int, score: float) -> Verdict:
+    def report(self, trial: str, epoch: int, score: float, cost: float = 0.0) -> Verdict:
         """Record a score; `pause` at every rung."""
         if epoch not in self.rungs:
             return "run"

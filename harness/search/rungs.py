@@ -19,8 +19,8 @@ class RungRule(Protocol):
     #: epoch of the rung to the scores there, by trial in the order of their arrival
     rungs: dict[int, dict[str, float]]
 
-    def report(self, trial: str, epoch: int, score: float) -> Verdict:
-        """Record a score; a repeated report changes nothing and answers the same."""
+    def report(self, trial: str, epoch: int, score: float, cost: float = 0.0) -> Verdict:
+        """Record a score and, with two objectives, a cost; a repeated report changes nothing and answers the same."""
 
     def promotable(self, paused: Mapping[str, int], last: bool = False) -> str | None:
         """The paused trial that goes on next, none where none may.
@@ -39,7 +39,7 @@ class NoRungs:
     def __init__(self) -> None:
         self.rungs: dict[int, dict[str, float]] = {}
 
-    def report(self, trial: str, epoch: int, score: float) -> Verdict:
+    def report(self, trial: str, epoch: int, score: float, cost: float = 0.0) -> Verdict:
         """Always `run`."""
         return "run"
 

@@ -14,6 +14,8 @@ from harness.search.values import Picked, distributions, suggest_all
 #: finished trials that a sampler sees: half the best, half the newest. TPE's time grows with them (9 ms with 300,
 #: 110-275 ms with 10,000); its good group never holds more than 25 trials, so the best half loses it nothing
 SEEN = 400
+#: the constraint that a trial has enough memory, and its values: above 0 it is violated
+_MEMORY, _KEPT, _VIOLATED = "memory", -1.0, 1.0
 
 
 class Shadow:
@@ -22,6 +24,8 @@ class Shadow:
     def __init__(self, space: Space, make_sampler: Callable[[], BaseSampler]) -> None:
         self.space, self.make_sampler = space, make_sampler
         self.finished: list[FrozenTrial] = []
+        #: whether a trial violated the constraint: from then on all of them say whether they do
+        self.constrained = False
         self.under_way: dict[int, Picked] = {}
         self._build()
 
@@ -44,8 +48,21 @@ class Shadow:
     ) -> None:
         """A trial has a result: COMPLETE by its score, PRUNED at an epoch by its score there."""
         self.drop(number)
-        self.finished.append(self._frozen(picked, state, score, epoch))
-        self._add(self.finished[-1])
+        self._finish(self._frozen(picked, state, score, epoch))
+
+    def refuse(self, number: int, picked: Picked) -> None:
+        """A trial violated the constraint `memory`; its score, which a Gaussian process asks for, is the worst so far.
+
+        Optuna's samplers rank such trials behind all others (TPE), or model the constraint (GP).
+        """
+        self.drop(number)
+        if not self.constrained:
+            self.constrained = True
+            for trial in self.finished:
+                trial.set_constraint(_MEMORY, _KEPT)
+            self._build()
+        worst = min((trial.value for trial in self.finished), default=0.0)
+        self._finish(self._frozen(picked, TrialState.COMPLETE, worst), _VIOLATED)
 
     def drop(self, number: int) -> None:
         """A trial is not under way any more."""
@@ -64,6 +81,12 @@ class Shadow:
                 self._add(trial)
         for number, picked in list(self.under_way.items()):
             self.start(number, picked)
+
+    def _finish(self, trial: FrozenTrial, constraint: float = _KEPT) -> None:
+        if self.constrained:
+            trial.set_constraint(_MEMORY, constraint)
+        self.finished.append(trial)
+        self._add(trial)
 
     def _add(self, trial: FrozenTrial) -> None:
         self.study.add_trial(trial)

@@ -7,6 +7,7 @@ from harness.config.space import SearchConfig
 from harness.search.asha import Asha
 from harness.search.model_per_rung import ModelPerRung
 from harness.search.over_all import gp_values, tpe_values
+from harness.search.pareto import ParetoRungs
 from harness.search.promote import Promote
 from harness.search.rungs import NoRungs, RungRule, rung_epochs
 from harness.search.values import RandomValues, Source
@@ -16,6 +17,9 @@ def rung_rule(config: SearchConfig, max_epochs: int) -> RungRule:
     """What happens at a rung."""
     if config.strategy in ("random", "tpe"):
         return NoRungs()
+    if config.cost is not None:
+        pauses = config.strategy in ("promote", "random_promote")
+        return ParetoRungs(config.grace_epochs, config.reduction_factor, max_epochs, pauses)
     rule = Promote if config.strategy in ("promote", "random_promote") else Asha
     return rule(config.grace_epochs, config.reduction_factor, max_epochs)
 
@@ -25,10 +29,9 @@ def value_source(space: Space, seed: int, started: int = 0) -> Source:
     config = space.search
     if config.strategy in ("random", "random_asha", "random_promote"):
         return RandomValues(space, seed)
-    # Optuna's samplers keep their random state to themselves: a resumed one must not draw its first values again
     if config.strategy in ("tpe", "asha"):
-        return tpe_values(space, seed + started)
+        return tpe_values(space, seed, started)
     if config.strategy == "gp_asha":
-        return gp_values(space, seed + started)
+        return gp_values(space, seed, started)
     rungs = rung_epochs(config.grace_epochs, config.reduction_factor, space.experiment.training.epochs)
     return ModelPerRung(space, rungs, seed)

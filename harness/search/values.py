@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Literal, Protocol
+from typing import Protocol
 
 import numpy as np
 import optuna
@@ -11,9 +11,10 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 
 from harness.config import Space, is_active
 from harness.config.space import ChoiceParameter, FloatParameter, Parameter, Scalar
+from harness.search.prior import near
+from harness.store.rows import Outcome
 
 Picked = dict[str, Scalar]
-Outcome = Literal["complete", "stopped", "failed"]
 
 
 class Source(Protocol):
@@ -28,8 +29,14 @@ class Source(Protocol):
     def reported(self, number: int, epoch: int, score: float) -> None:
         """A trial finished an epoch."""
 
+    def costs(self, number: int, cost: float) -> None:
+        """A trial's second objective so far, where there are two."""
+
     def ended(self, number: int, outcome: Outcome, score: float | None) -> None:
         """A trial ended; `score` is its best epoch's."""
+
+    def infeasible(self, number: int) -> None:
+        """A trial's values need more memory than there is, or break a constraint; whatever it scored counts no more."""
 
 
 class RandomValues:
@@ -48,7 +55,13 @@ class RandomValues:
     def reported(self, number: int, epoch: int, score: float) -> None:
         """Nothing is learnt."""
 
+    def costs(self, number: int, cost: float) -> None:
+        """Nothing is learnt."""
+
     def ended(self, number: int, outcome: Outcome, score: float | None) -> None:
+        """Nothing is learnt."""
+
+    def infeasible(self, number: int) -> None:
         """Nothing is learnt."""
 
 
@@ -58,12 +71,33 @@ def draws_of(seed: int, number: int) -> np.random.Generator:
 
 
 def random_pick(space: Space, rng: np.random.Generator) -> Picked:
-    """Values drawn independently, each uniform on its parameter's own scale."""
+    """Values drawn independently, each uniform on its parameter's own scale or, where it has one, by its prior."""
     picked: Picked = {}
     for name, parameter in space.parameters.items():
         if is_active(parameter, picked):
-            picked[name] = at_position(parameter, rng.random())
+            picked[name] = at_position(parameter, random_position(parameter, rng.random()))
     return picked
+
+
+def random_position(parameter: Parameter, uniform: float) -> float:
+    """A uniform number in 0-1 as a position: with a prior, `confidence` of them lie near its centre."""
+    if parameter.prior is None:
+        return uniform
+    confidence = parameter.prior.confidence
+    if uniform >= confidence:
+        return (uniform - confidence) / (1 - confidence)
+    centre = centre_of(parameter)
+    return centre if isinstance(parameter, ChoiceParameter) else near(centre, uniform / confidence)
+
+
+def centre_of(parameter: Parameter) -> float:
+    """The position of a prior's centre; of a step of a grid, the middle of its share."""
+    centre = position(parameter, parameter.prior.centre)
+    if isinstance(parameter, ChoiceParameter) or parameter.log or parameter.step is None:
+        return centre
+    steps = math.floor((parameter.high - parameter.low) / parameter.step + 1e-9)
+    step = min(round(centre * (parameter.high - parameter.low) / parameter.step), steps)
+    return (step + 0.5) / (steps + 1)
 
 
 def suggest_all(space: Space, trial: optuna.Trial) -> Picked:

@@ -20,7 +20,7 @@ def test_search_export_train_evaluate_predict_score_go_hand_in_hand(harness, res
     assert (said.code, said.err.strip()) == (0, "")
     hunt = StudyFolder(results / "hunt")
     winner = max(hunt.trials.read(), key=lambda row: (row.outcome == "complete", row.score))
-    assert f"{winner.score:.4f}" in said.out and "next    harness train" in said.out
+    assert f"{winner.score:.4f}" in said.out and "next    harness confirm" in said.out
 
     best = tmp_path / "best.yaml"
     said = harness("export", "hunt", "--rank", "1", "-o", best)

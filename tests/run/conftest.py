@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import io
+import json
+import os
 import shutil
-from collections.abc import Callable
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +42,86 @@ PARAMETERS: dict[str, Any] = {
     # with drop_last, nine of six frames are no batch: such a trial fails
     "batch": {"kind": "int", "field": "training.batch_size", "low": 2, "high": 9, "step": 7},
 }
+
+
+#: forks a process for every line of its input: one that has loaded all, which a new one takes seconds for
+SERVER = """
+import json, os, sys
+import harness.cli, harness.run.launch
+
+def start(code, said, names):
+    pid = os.fork()
+    if pid:
+        return pid
+    os.setsid()
+    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+    for descriptor in (1, 2):
+        os.dup2(os.open(said, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644), descriptor)
+    exec(code, {"__name__": "__main__", **names})
+    sys.exit()
+
+def look(pid, flags):
+    ended, status = os.waitpid(pid, flags)
+    return os.waitstatus_to_exitcode(status) if ended else None
+
+for line in sys.stdin:
+    name, *arguments = json.loads(line)
+    print(json.dumps({"start": start, "look": look}[name](*arguments)), flush=True)
+"""
+
+
+class Forks:
+    """A server of forked processes, each in a session of its own, as a terminal starts a program."""
+
+    def __init__(self) -> None:
+        self.server = subprocess.Popen(
+            [sys.executable, "-c", SERVER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+
+    def start(self, code: str, said: Path, **names: Any) -> Forked:
+        """A process that runs code with these names, its output in the file `said`."""
+        return Forked(self, self.ask("start", code, str(said), names))
+
+    def ask(self, *words: Any) -> Any:
+        self.server.stdin.write(json.dumps(words) + "\n")
+        self.server.stdin.flush()
+        return json.loads(self.server.stdout.readline())
+
+    def close(self) -> None:
+        self.server.communicate()
+
+
+class Forked:
+    """One such process."""
+
+    def __init__(self, forks: Forks, pid: int) -> None:
+        self.forks, self.pid, self.code = forks, pid, None
+
+    def poll(self) -> int | None:
+        """Its exit code, negative a signal; none while it lives."""
+        return self._look(os.WNOHANG)
+
+    def wait(self) -> int:
+        return self._look(0)
+
+    def kill(self) -> None:
+        """As `kill -9`."""
+        if self.poll() is None:
+            os.kill(self.pid, signal.SIGKILL)
+            self.wait()
+
+    def _look(self, flags: int) -> int | None:
+        if self.code is None:
+            self.code = self.forks.ask("look", self.pid, flags)
+        return self.code
+
+
+@pytest.fixture(scope="session")
+def forks() -> Iterator[Forks]:
+    """Starts processes that have loaded harness already."""
+    server = Forks()
+    yield server
+    server.close()
 
 
 @pytest.fixture(autouse=True)

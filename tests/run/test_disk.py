@@ -49,6 +49,7 @@ def folder(tmp_path: Path) -> StudyFolder:
         run.path.mkdir(parents=True)
         run.best.write_bytes(b"w" * 100)
         run.last.write_bytes(b"s" * 300)
+        run.previous.write_bytes(b"p" * 300)
     return folder
 
 
@@ -64,7 +65,8 @@ def _with_weights(folder: StudyFolder) -> list[str]:
 
 def test_an_ended_trial_leaves_no_state_to_resume_from(folder: StudyFolder) -> None:
     _end_all(Pruned(Five(folder), None))
-    assert not any(folder.run(f"trial{n}").last.exists() for n in range(1, 6))
+    for run in (folder.run(f"trial{n}") for n in range(1, 6)):
+        assert not run.last.exists() and not run.previous.exists()
     assert len(_with_weights(folder)) == 5
 
 
@@ -72,7 +74,8 @@ def test_a_paused_trial_keeps_its_state(folder: StudyFolder) -> None:
     study = Pruned(Five(folder), 0)
     study.on_epoch(_row("trial1", 0.1))
     assert study.on_end("trial1", "paused") is None
-    assert folder.run("trial1").last.exists() and folder.run("trial1").best.exists()
+    run = folder.run("trial1")
+    assert run.last.exists() and run.previous.exists() and run.best.exists()
 
 
 def test_over_the_budget_the_worst_trials_lose_their_weights(folder: StudyFolder) -> None:

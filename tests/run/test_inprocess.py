@@ -74,7 +74,8 @@ def test_a_search_interrupted_and_resumed_writes_the_journals_of_one_that_was_no
     lr = {"lr": {"kind": "choice", "field": "optimiser.lr", "choices": [1e-3, 1e-2]}}
     whole, cut = new_folder(tmp_path, "whole"), new_folder(tmp_path, "cut")
     run_inprocess(Search(whole, tiny_space(lr, trials=1), seed=0))
-    run_inprocess(Displayed(Search(cut, tiny_space(lr, trials=1), seed=0), CtrlC(epochs)))
+    with pytest.raises(KeyboardInterrupt):
+        run_inprocess(Displayed(Search(cut, tiny_space(lr, trials=1), seed=0), CtrlC(epochs)))
     assert len(cut.epochs.read()) == epochs
     run_inprocess(Search(cut, tiny_space(lr, trials=1), seed=0))
     assert journals(cut) == journals(whole)
@@ -109,7 +110,8 @@ def test_a_search_that_pauses_trials_is_resumed_after_ctrl_c_and_ends_every_tria
     whole, cut = new_folder(tmp_path, "whole"), new_folder(tmp_path, "cut")
     space = promoting(tiny_space, trials=4)
     run_inprocess(Search(whole, space, seed=0))
-    run_inprocess(Displayed(Search(cut, space, seed=0), CtrlC(epochs)))
+    with pytest.raises(KeyboardInterrupt):
+        run_inprocess(Displayed(Search(cut, space, seed=0), CtrlC(epochs)))
     assert cut.trials.read() == []
     run_inprocess(Search(cut, space, seed=0))
     for folder in (whole, cut):
@@ -123,7 +125,8 @@ def test_replicates_train_every_seed_and_resume_after_an_interruption(tiny, tmp_
     whole, cut = new_folder(tmp_path, "whole"), new_folder(tmp_path, "cut")
     arms = {"tiny": tiny(training__epochs=2)}
     run_inprocess(Replicates(whole, arms, range(2)))
-    run_inprocess(Displayed(Replicates(cut, arms, range(2)), CtrlC(3)))
+    with pytest.raises(KeyboardInterrupt):
+        run_inprocess(Displayed(Replicates(cut, arms, range(2)), CtrlC(3)))
     assert len(cut.trials.read()) == 1
     run_inprocess(Replicates(cut, arms, range(2)))
     assert journals(cut) == journals(whole)

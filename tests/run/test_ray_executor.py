@@ -2,35 +2,23 @@
 
 from __future__ import annotations
 
-import os
-import signal
-import subprocess
-import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
 
 from harness.config import Trial
 from harness.errors import StudyError
-from harness.run import Resources, ray_executor
+from harness.run import Resources, cluster, ray_executor
 from harness.run.inprocess import run_inprocess
-from harness.run.ray_executor import StudySearcher, run_on_ray
+from harness.run.ray_executor import MAX_DEATHS, Deaths, StudySearcher, cause_of_death, run_on_ray
 from harness.run.study import Study
 from harness.run.worker import TrialRun
 from harness.search import Search
 from harness.store import EpochRow, StudyFolder
 
 SECONDS = {"seconds", "train_seconds", "val_seconds"}
-
-#: asks the cluster at argv[1] who its nodes are, as any client's first call does
-CLIENT = """
-import sys
-from ray._raylet import GcsClient
-print(len(GcsClient(address=sys.argv[1]).get_all_node_info(timeout=10)), "node")
-"""
 
 
 @dataclass
@@ -39,17 +27,13 @@ class Facts:
 
     search: StudyFolder
     trials: list[Trial] = field(default_factory=list)
-    killed: list[tuple[int, str]] = field(default_factory=list)
     at_once: int = 0
     fits: int = 0
-    listening: set[str] = field(default_factory=set)
-    clients: dict[str, subprocess.CompletedProcess] = field(default_factory=dict)
     too_much: dict[str, str] = field(default_factory=dict)
-    usage_statistics: bool = True
 
 
 class Watched:
-    """A study that kills the worker of a trial once, after its second epoch, and counts the trials at once."""
+    """A study that counts the trials at once."""
 
     def __init__(self, study: Study, facts: Facts) -> None:
         self.study, self.facts, self.folder = study, facts, study.folder
@@ -67,22 +51,11 @@ class Watched:
         return self.study.waits()
 
     def on_epoch(self, row: EpochRow) -> bool:
-        goes_on = self.study.on_epoch(row)
-        if goes_on and row.epoch == 2 and not self.facts.killed:
-            self.facts.killed = [(process.pid, row.trial) for process in workers()]
-            for pid, _ in self.facts.killed:
-                os.kill(pid, signal.SIGKILL)
-        return goes_on
+        return self.study.on_epoch(row)
 
     def on_end(self, trial_id: str, error: str | None = None):
         self.running.discard(trial_id)
         return self.study.on_end(trial_id, error)
-
-
-def workers() -> list[psutil.Process]:
-    """The processes that train: Ray's raylet started them, so they are below this process."""
-    processes = psutil.Process().children(recursive=True)
-    return [p for p in processes if any("ray::TrialActor" in part for part in p.cmdline())]
 
 
 def journals(folder: StudyFolder) -> tuple[list[dict], list[dict]]:
@@ -99,7 +72,7 @@ def new_folder(parent: Path, name: str) -> StudyFolder:
 
 @pytest.fixture(scope="module")
 def facts(tmp_path_factory, tiny_space) -> Facts:
-    """One Ray, and on it a search with one worker, which is killed once."""
+    """One Ray, and on it a search with one worker."""
     resources = Resources(cpus_per_trial=0.5, concurrency=1)
     seen = Facts(new_folder(tmp_path_factory.mktemp("ray"), "search"))
     ray_executor.connect(resources)
@@ -109,27 +82,14 @@ def facts(tmp_path_factory, tiny_space) -> Facts:
 
 
 def _look_around(seen: Facts) -> None:
-    ours = {psutil.Process().pid, *(p.pid for p in psutil.Process().children(recursive=True))}
-    connections = psutil.net_connections("inet")
-    seen.listening = {c.laddr.ip for c in connections if c.status == psutil.CONN_LISTEN and c.pid in ours}
-    seen.fits = ray_executor._fitting(Resources(cpus_per_trial=0.5))
-    seen.usage_statistics = ray_executor.ray._common.usage.usage_lib.usage_stats_enabled()
-    address = ray_executor.ray.get_runtime_context().gcs_address
-    for name, variables in {
-        "right token": {"RAY_AUTH_MODE": "token"},
-        "wrong token": {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "f" * 64},
-        "no token": {"RAY_AUTH_MODE": "disabled"},
-    }.items():
-        seen.clients[name] = subprocess.run(
-            [sys.executable, "-c", CLIENT, address], env={**os.environ, **variables}, capture_output=True, text=True
-        )
+    seen.fits = cluster.fitting(Resources(cpus_per_trial=0.5))
     for name, resources in {
         "cpus": Resources(cpus_per_trial=4096.5),
         "gpus": Resources(gpus_per_trial=64.0),
         "a share, with a concurrency": Resources(gpus_per_trial=64.0, cpus_per_trial=0.5, concurrency=1),
     }.items():
         with pytest.raises(StudyError) as error:
-            ray_executor._fitting(resources)
+            cluster.fitting(resources)
         seen.too_much[name] = str(error.value)
 
 
@@ -149,14 +109,6 @@ def test_a_trial_that_raises_is_failed_and_the_study_goes_on(facts):
     assert len(rows) == 5
 
 
-def test_a_killed_worker_is_started_again_and_no_epoch_is_lost_or_doubled(facts):
-    ((_, trial),) = facts.killed
-    epochs = [row.epoch for row in facts.search.epochs.read() if row.trial == trial]
-    assert epochs == [1, 2, 3]
-    (ended,) = [row for row in facts.search.trials.read() if row.trial == trial]
-    assert ended.outcome == "complete"
-
-
 def test_a_reused_workers_trial_equals_the_trial_alone(facts, tmp_path):
     ended = [row for row in facts.search.trials.read() if row.outcome != "failed"][-1]
     trial = next(trial for trial in facts.trials if trial.id == ended.trial)
@@ -174,23 +126,6 @@ def test_no_more_trials_run_at_once_than_asked_for_although_more_would_fit(facts
 
 def test_ray_is_left_when_the_study_ends(facts):
     assert not ray_executor.ray.is_initialized()
-
-
-def test_ray_listens_on_loopback_only(facts):
-    assert facts.listening
-    assert {ip.removeprefix("::ffff:") for ip in facts.listening} == {"127.0.0.1"}
-
-
-def test_a_client_without_the_token_is_refused(facts):
-    assert facts.clients["right token"].stdout.strip() == "1 node"
-    for name in ("wrong token", "no token"):
-        assert facts.clients[name].returncode != 0, name
-        assert "node" not in facts.clients[name].stdout
-        assert "token" in facts.clients[name].stderr
-
-
-def test_usage_statistics_are_off(facts):
-    assert not facts.usage_statistics
 
 
 def test_a_trial_that_fits_nowhere_is_refused_with_what_there_is(facts):
@@ -214,26 +149,118 @@ def node(cpus: float, gpus: float = 0.0, alive: bool = True) -> dict[str, Any]:
     ],
 )
 def test_trials_that_fit_are_counted_node_by_node(nodes, resources, fits, monkeypatch):
-    monkeypatch.setattr(ray_executor.ray, "nodes", lambda: nodes)
-    assert ray_executor._fitting(resources) == fits
+    monkeypatch.setattr(cluster.ray, "nodes", lambda: nodes)
+    assert cluster.fitting(resources) == fits
 
 
 def test_a_trial_does_not_spread_over_two_nodes(monkeypatch):
-    monkeypatch.setattr(ray_executor.ray, "nodes", lambda: [node(2), node(2)])
+    monkeypatch.setattr(cluster.ray, "nodes", lambda: [node(2), node(2)])
     with pytest.raises(StudyError, match="asks for 3 CPUs and 0 GPUs; Ray's nodes have 2 and 0; 2 and 0"):
-        ray_executor._fitting(Resources(cpus_per_trial=3))
+        cluster.fitting(Resources(cpus_per_trial=3))
 
 
-def test_the_searcher_hands_out_no_more_than_the_concurrency_and_reports_dead_workers(tiny_space, folder):
-    search = Search(folder, tiny_space(trials=2), seed=0)
-    searcher = StudySearcher(search, Resources(), concurrency=1)
+@pytest.mark.parametrize(
+    ("asked", "nodes", "room"),
+    [(None, [node(2)], 2), (None, [node(2), node(3)], 5), (3, [node(2), node(3)], 3), (8, [node(2)], 2), (8, [], 1)],
+)
+def test_there_is_room_for_what_was_asked_for_and_fits_and_one_waits_where_no_node_is_left(
+    asked, nodes, room, monkeypatch
+):
+    monkeypatch.setattr(cluster.ray, "nodes", lambda: nodes)
+    assert cluster.Room(Resources(concurrency=asked))() == room
+
+
+def test_room_follows_the_nodes_and_says_when_the_last_is_lost(monkeypatch, caplog):
+    nodes = [node(1)]
+    monkeypatch.setattr(cluster.ray, "nodes", lambda: nodes)
+    room = cluster.Room(Resources(), count_again=0.0)
+    slow = cluster.Room(Resources())
+    assert room() == slow() == 1
+    nodes.append(node(2))
+    assert room() == 3
+    assert slow() == 1, "the nodes are asked for at every look"
+    nodes.clear()
+    assert room() == 1
+    assert room() == 1
+    assert [r.getMessage() for r in caplog.records] == [
+        "no node with room for a trial is left in the cluster; waiting for one (Ctrl-C: stop)"
+    ]
+
+
+def new_searcher(search: Search, causes: dict[str, str], room: int = 1) -> StudySearcher:
+    return StudySearcher(search, Resources(), lambda: room, Deaths(), causes)
+
+
+def test_the_searcher_hands_out_no_more_than_there_is_room_for(tiny_space, folder):
+    searcher = new_searcher(Search(folder, tiny_space(trials=2), seed=0), {})
     config = searcher.suggest("one")
     assert config["run"].startswith("/") and config["threads"] == 1
     assert searcher.suggest("two") is None
-    searcher.on_trial_complete("one", error=True)
-    (row,) = folder.trials.read()
-    assert row.outcome == "failed" and row.error.startswith("its worker died 3 times")
-    assert searcher.suggest("two")["seed"] == 0
     searcher.on_trial_complete("unknown", error=True)
+    searcher.on_trial_complete("one", {"error": "broken"})
+    assert searcher.suggest("two")["seed"] == 0
+    assert searcher.suggest("three") is None, "the worker of the last trial may die yet"
     searcher.on_trial_complete("two", {"error": "broken"})
     assert searcher.suggest("three") == ray_executor.Searcher.FINISHED
+    assert [row.error for row in folder.trials.read()] == ["broken", "broken"]
+
+
+def test_a_trial_is_handed_out_again_until_its_worker_died_too_often_in_vain(tiny_space, folder):
+    causes: dict[str, str] = {}
+    searcher = new_searcher(Search(folder, tiny_space(trials=1), seed=0), causes)
+    first = searcher.suggest("0")
+    for death in range(MAX_DEATHS):
+        assert folder.trials.read() == []
+        causes[str(death)] = "its node was lost"
+        searcher.on_trial_complete(str(death), error=True)
+        again = searcher.suggest(str(death + 1))
+        assert again == (first if death + 1 < MAX_DEATHS else ray_executor.Searcher.FINISHED)
+    (row,) = folder.trials.read()
+    assert row.outcome == "failed"
+    assert row.error.startswith(
+        "its worker died 3 times without finishing an epoch in between (3 times in all), the last time: its node was "
+        "lost; if memory is short, run fewer trials at once (--concurrency) or lower training.batch_size"
+    )
+
+
+def test_a_worker_that_was_dead_before_the_trial_began_does_not_count(tiny_space, folder):
+    searcher = new_searcher(Search(folder, tiny_space(trials=1), seed=0), {})
+    first = searcher.suggest("0")
+    for death in range(2 * MAX_DEATHS):
+        searcher.on_trial_complete(str(death), error=True)
+        assert searcher.suggest(str(death + 1)) == first
+    assert folder.trials.read() == []
+
+
+def test_only_an_epoch_that_is_new_is_progress():
+    deaths = Deaths()
+    for epoch in range(1, 10):
+        deaths.epoch("t", epoch)
+        assert deaths.death("t", "killed") is None
+        deaths.epoch("t", epoch)
+        assert deaths.death("t", "killed") is None
+    # the epoch of the checkpoint is repeated
+    deaths.epoch("t", 9)
+    failure = deaths.death("t", "killed")
+    assert "died 3 times without finishing an epoch in between (19 times in all), the last time: killed;" in failure
+
+
+EXIT = "The actor is dead because its worker process has died. Worker exit type: SYSTEM_ERROR Worker exit detail: "
+
+
+@pytest.mark.parametrize(
+    ("said", "cause"),
+    [
+        (EXIT + "Worker unexpectedly exits with a connection error code 2. End of file.", "it was killed or crashed"),
+        (EXIT + "Worker exits unexpectedly. Worker exits with an exit code 3.", "it ended by itself, with exit code 3"),
+        ("The actor died because its node has died. Node Id: 9d83\n\tthe actor's node was", "its node was lost"),
+        ("Task was killed due to the node running low on memory.\nMemory on the", "Ray killed it because its node ran"),
+        ("The actor faee is unavailable: The actor is temporarily unavailable: RpcError", "its node does not answer"),
+        (
+            "Traceback:\n  File\nharness.errors.StudyError: b does not see /x\n\n",
+            "harness.errors.StudyError: b",
+        ),
+    ],
+)
+def test_what_ray_says_of_a_dead_worker_becomes_a_few_words(said, cause):
+    assert cause_of_death(f"Failure # 1 (occurred at 2026)\n{said}\n").startswith(cause)

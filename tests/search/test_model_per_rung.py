@@ -116,7 +116,7 @@ def filled(space, counts: dict[int, int]) -> ModelPerRung:
 def test_the_model_is_of_the_highest_rung_with_enough_results(counts, level, make_space, monkeypatch):
     source, seen = filled(make_space(), counts), []
 
-    def spy(space, results, under_way, rng):
+    def spy(space, results, under_way, rng, known):
         seen.append(len(results))
         return random_pick(space, rng)
 

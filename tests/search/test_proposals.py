@@ -9,7 +9,7 @@ import optuna
 import pytest
 from optuna.trial import TrialState
 
-from harness.config import Space, validate_section
+from harness.config import Space, apply_overrides, validate_section
 from harness.config.space import Strategy
 from harness.search import Proposals, default_pick
 from harness.search.proposals import in_order
@@ -182,3 +182,15 @@ def test_a_section_among_the_choices_may_leave_its_defaults_out():
 )
 def test_there_is_no_default_pick_where_the_default_lies_outside_the_space(parameter):
     assert default_pick(validate_section(Space, {"parameters": {"x": parameter}}, "space")) is None
+
+
+def test_a_choice_is_the_defaults_where_it_differs_only_in_what_another_parameter_sets(make_space):
+    space = make_space()
+    space = space.model_copy(update={"experiment": apply_overrides(space.experiment, {"model.head.channels": 96})})
+    assert default_pick(space)["head"] == "stack" and default_pick(space)["channels"] == 96
+
+
+def test_there_is_no_default_pick_between_two_steps(make_space):
+    space = make_space()
+    space = space.model_copy(update={"experiment": apply_overrides(space.experiment, {"loss.dice.weight": 0.7})})
+    assert default_pick(space) is None

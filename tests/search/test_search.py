@@ -177,7 +177,7 @@ def test_a_kill_between_an_invalid_trials_row_and_optuna_does_not_write_the_row_
     search = Search(folder, space, seed=0)
     tell = search.proposals.tell
 
-    def killed_on_failure(number, outcome, score):
+    def killed_on_failure(number, outcome, score, infeasible=False):
         if outcome == "failed":
             raise Killed
         tell(number, outcome, score)
@@ -278,6 +278,22 @@ def test_a_kill_between_the_trials_row_and_optuna_settles_the_trial_and_the_best
     assert len(folder.trials.read()) == 1
     assert optuna_trials(folder)[0].state is TrialState.COMPLETE
     assert read_section(Experiment, folder.best) == space.experiment
+
+
+def test_a_row_that_was_lost_after_optuna_was_told_is_written_again(make_space, folder, row):
+    search = Search(folder, make_space(trials=3), seed=0)
+    run_trial(search, row, 9)
+    trial = search.next_trial()
+    search.on_epoch(row(trial.id, 1, 0.01))
+    assert search.on_end(trial.id).outcome == "stopped"
+    trial = search.next_trial()
+    assert search.on_end(trial.id, "broken").outcome == "failed"
+    before = folder.trials.read()
+    folder.trials.path.write_text("")
+    resumed = Search(folder, make_space(trials=3), seed=0)
+    assert resumed.next_trial() is None
+    lost = before[2].model_copy(update={"error": "its row was lost, and with it the cause"})
+    assert folder.trials.read() == [*before[:2], lost]
 
 
 def test_a_kill_after_a_rungs_decision_gives_the_same_decision_again(make_space, folder, row):
@@ -436,6 +452,18 @@ def test_a_trial_that_was_promoted_and_killed_between_rungs_goes_on_first(make_s
     resumed = Search(folder, space, seed=0)
     assert resumed.next_trial().id == high
     assert resumed.on_epoch(row(high, 2, 0.4))
+    assert not resumed.on_epoch(row(high, 3, 0.5))
+
+
+def test_a_promoted_trial_whose_checkpoint_is_older_than_its_last_row_does_not_wait_again(make_space, folder, row):
+    space = make_space(strategy="random_promote", trials=9)
+    search = Search(folder, space, seed=0)
+    _, high, _ = pause_all(search, row, [0.1, 0.3, 0.2])
+    search.next_trial()
+    search.on_epoch(row(high, 1, 0.3)), search.on_epoch(row(high, 2, 0.4))
+    resumed = Search(folder, space, seed=0)
+    assert resumed.next_trial().id == high
+    assert resumed.on_epoch(row(high, 1, 0.3)) and resumed.on_epoch(row(high, 2, 0.4))
     assert not resumed.on_epoch(row(high, 3, 0.5))
 
 

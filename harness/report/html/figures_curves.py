@@ -35,14 +35,14 @@ _STEPS = 400
 def learning_curves(data: SearchData) -> Figured:
     """Score against epoch of every trial."""
     key, title = "learning-curves", "Learning curves"
-    trials = [*data.ranked, *(t for t in data.of("failed") if t.epochs)]
+    trials = [*data.ranked, *(t for t in data.of("failed", "infeasible") if t.epochs)]
     if not trials:
         return Figured(key, title, nothing_yet(data, "no trial has finished an epoch"))
     shown = sampled(trials, _CURVES)
     best = [t for t in data.ranked if t.state != "going"][:_COLOURED]
     coloured = {t.trial for t in best}
     figure = go.Figure()
-    for state in ("stopped", "failed", "going", "complete"):
+    for state in ("stopped", "failed", "infeasible", "going", "complete"):
         if others := [t for t in shown if t.state == state and t.trial not in coloured]:
             figure.add_trace(_faint_curves(others, state, _points_a_curve(shown)))
     for place, trial in reversed(list(enumerate(best))):
@@ -62,7 +62,7 @@ def best_over_trials(data: SearchData) -> Figured:
     """The best score so far against trials ended."""
     key, title = "best-over-trials", "Best score over trials"
     ended = [data.by_id[trial] for trial in data.ended]
-    scored = [(i, t) for i, t in enumerate(ended, 1) if t.score is not None and t.state != "failed"]
+    scored = [(i, t) for i, t in enumerate(ended, 1) if t.score is not None and t.state not in ("failed", "infeasible")]
     if not scored:
         return Figured(key, title, nothing_yet(data, "no trial has ended with a score"))
     figure = go.Figure()
@@ -89,7 +89,7 @@ def best_over_cost(data: SearchData) -> Figured:
         return Figured(key, title, nothing_yet(data, "no trial has finished an epoch"))
     spent = np.cumsum([row.train_seconds + row.val_seconds for row in data.journal])
     unit, seconds = device_unit(data, float(spent[-1]))
-    failed = {t.trial for t in data.of("failed")}
+    failed = {t.trial for t in data.of("failed", "infeasible")}
     counts = [i for i, row in enumerate(data.journal) if row.trial not in failed]
     if not counts:
         return Figured(key, title, nothing_yet(data, "all trials with a score failed"))
@@ -124,7 +124,11 @@ def _faint_curves(trials: Sequence[SearchTrial], state: State, points: int) -> g
         name=counted(trials, state),
         mode="lines+markers",
         opacity=0.35 if state == "stopped" else 0.6,
-        line={"color": STATE_COLOURS[state], "width": 1, "dash": "dot" if state == "failed" else "solid"},
+        line={
+            "color": STATE_COLOURS[state],
+            "width": 1,
+            "dash": "dot" if state in ("failed", "infeasible") else "solid",
+        },  # fmt: skip
         marker={"size": 3},
         hovertemplate=f"trial %{{customdata}}, {STATES[state]}<br>epoch %{{x}}: %{{y:.4f}}<extra></extra>",
     )

@@ -12,7 +12,7 @@ import plotly.graph_objects as go
 
 from harness.config.space import Scalar
 from harness.report.html.search_data import SearchData, SearchTrial, State
-from harness.report.plot_style import AMBER, BLUE, GREY, VERMILION, plural
+from harness.report.plot_style import AMBER, BLUE, GREY, PURPLE, VERMILION, plural
 
 #: of every random choice of a figure
 SEED = 0
@@ -24,9 +24,12 @@ STATES: dict[State, str] = {
     "complete": "ran to the end",
     "stopped": "stopped at a rung",
     "failed": "failed",
+    "infeasible": "infeasible",
     "going": "still going",
 }
-STATE_COLOURS: dict[State, str] = {"complete": BLUE, "stopped": GREY, "failed": VERMILION, "going": AMBER}
+STATE_COLOURS: dict[State, str] = {
+    "complete": BLUE, "stopped": GREY, "failed": VERMILION, "infeasible": PURPLE, "going": AMBER
+}  # fmt: skip
 
 _LEGEND_DOWN = 62  # pixels from the axes to a legend below them
 _LEGEND = {

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from harness.config import Experiment, ReplicateSettings, read_section
+from harness.errors import StudyError
 from harness.report.html.figured import Figured
 from harness.report.html.pictures import pictures_section
 from harness.report.html.sections import Block, Command, Fact, Facts, Page, Section, Words, rows_from
@@ -23,6 +24,11 @@ def replicates_page(folder: StudyFolder) -> Page:
         StudyError, ConfigError: the folder holds no such study.
     """
     settings = read_section(ReplicateSettings, folder.settings)
+    if len(settings.arms) > 1:
+        raise StudyError(
+            f"{folder.path} trains {len(settings.arms)} Experiments, of which no mean is worth a page: it is the "
+            f"confirmation of a search; `harness report {folder.path.parent}` shows it"
+        )
     record = Record(folder)
     rows = sorted(record.ended.values(), key=lambda row: row.number)
     experiment = next(iter(settings.arms.values()))

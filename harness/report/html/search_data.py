@@ -21,7 +21,7 @@ from harness.search.values import Picked
 from harness.store import EpochRow, Record, StudyFolder, TrialRow, best_epoch
 
 #: going: it has no end in the journal: under way, paused at a rung, or interrupted
-State = Literal["complete", "stopped", "failed", "going"]
+State = Literal["complete", "stopped", "failed", "infeasible", "going"]
 Kind = Literal["float", "int", "log", "choice"]
 
 
@@ -146,8 +146,8 @@ class SearchData:
 
     @cached_property
     def ranked(self) -> tuple[SearchTrial, ...]:
-        """Trials that did not fail and have a score, best first: those that ran to their end before all others."""
-        scored = [t for t in self.trials if t.score is not None and t.state != "failed"]
+        """Sound and feasible trials with a score, best first: those that ran to their end before all others."""
+        scored = [t for t in self.trials if t.score is not None and t.state not in ("failed", "infeasible")]
         return tuple(sorted(scored, key=lambda t: (t.state != "complete", -(t.score or 0.0))))
 
     def of(self, *states: State) -> tuple[SearchTrial, ...]:

@@ -23,6 +23,17 @@ from harness.report.html.search_data import SearchData
 
 def search_figures(data: SearchData) -> list[Figured]:
     """Every figure of a search; where there is too little to draw, the figure is missing and its words say why."""
+    cost = data.space.search.cost
+    first = {"parameters": against_parameters, "ms_per_image": against_speed}.get(cost)
+    figures = _in_order(data)
+    if first is None:
+        return figures
+    key = first(data).key
+    # the front of two objectives is the answer
+    return sorted(figures, key=lambda figure: figure.key != key)
+
+
+def _in_order(data: SearchData) -> list[Figured]:
     return [
         learning_curves(data),
         best_over_trials(data),

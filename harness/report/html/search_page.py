@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from harness.config import Space, apply_overrides, to_overrides
+from harness.report.confirmation import winner_changed
+from harness.report.html.confirmation import confirmation_section
 from harness.report.html.figured import Figured
 from harness.report.html.pictures import pictures_section
 from harness.report.html.search_data import SearchData, read_search_data
 from harness.report.html.search_figures import search_figures
 from harness.report.html.sections import Block, Command, Fact, Facts, Page, Rows, Section, Words, rows_from, shown
-from harness.report.html.shared_sections import created, failures_section, flat, hours, provenance_section, study_word
+from harness.report.html.shared_sections import created, failures_section, hours, provenance_section, study_word
 from harness.report.html.trial_table import trial_section
 from harness.report.unreached import Unreached, find_unreached
 from harness.search import default_pick
+from harness.search.confirmation import Confirmation, is_confirmed, read_confirmation
 from harness.stats import mean_interval
 from harness.store import EpochRow, StudyFolder, TrialRow, best_epoch
 
@@ -38,6 +40,7 @@ class _Search:
     rows: tuple[TrialRow, ...]
     ranking: tuple[TrialRow, ...]
     baseline: TrialRow | None
+    confirmation: Confirmation | None = None
 
     @property
     def space(self) -> Space:
@@ -80,22 +83,12 @@ def _figure_sections(figures: Sequence[Figured]) -> list[Section]:
     return [*found, *([Section("slices", "Score against each parameter", slices)] if slices else [])]
 
 
-def confirmation_section(folder: StudyFolder) -> Section | None:
-    """What the best trials score with further seeds; none where they were not confirmed (`confirm.json`)."""
-    path = folder.path / "confirm.json"
-    if not path.exists():
-        return None
-    rows = tuple((name, shown(value)) for name, value in flat(json.loads(path.read_text())).items())
-    words = Words("The best trials, trained again with further seeds.")
-    return Section("confirmation", "Confirmation", (words, Rows("", ("", ""), rows)))
-
-
 def _search(folder: StudyFolder, data: SearchData) -> _Search:
     rows = tuple(trial.row for trial in data.trials if trial.row is not None)
     ranking = tuple(trial.row for trial in data.ranked if trial.row is not None)
     default = default_pick(data.space) if data.space.search.default_first else None
     baseline = next((row for row in rows if row.number == 0 and row.picked == default), None)
-    return _Search(folder, data, rows, ranking, baseline)
+    return _Search(folder, data, rows, ranking, baseline, read_confirmation(folder))
 
 
 def _answer_section(search: _Search) -> Section:
@@ -162,7 +155,8 @@ def _best_until(rows: Sequence[EpochRow], epochs: int) -> float:
 
 def _cost(search: _Search) -> Fact:
     rows = search.rows
-    counted = [(word, sum(row.outcome == word for row in rows)) for word in ("complete", "stopped", "failed")]
+    outcomes = ("complete", "stopped", "infeasible", "failed")
+    counted = [(word, sum(row.outcome == word for row in rows)) for word in outcomes]
     kinds = ", ".join(f"{count} {word}" for word, count in counted if count)
     epochs, planned = sum(row.epochs for row in rows), sum(trial.planned for trial in search.data.trials if trial.row)
     spent, on_what = hours(search.folder, rows)
@@ -173,7 +167,10 @@ def _cost(search: _Search) -> Fact:
 
 def _cautions(search: _Search) -> list[Words]:
     found, scored = [], len(search.ranking)
-    if scored > 1:
+    if is_confirmed(search.confirmation):
+        changed = winner_changed(search.confirmation)
+        found.append(Words(f"{changed} See `Confirmation with fresh seeds` below."))
+    elif scored > 1:
         found.append(
             Words(
                 f"The winner is the highest of {scored} scores, each of one training: part of its lead is luck, and "
@@ -215,6 +212,9 @@ def _changed(search: _Search, winner: TrialRow) -> list[str]:
 
 def _next(search: _Search) -> Command:
     study = study_word(search.folder)
+    if is_confirmed(search.confirmation):
+        lines = (f"harness export {study} -o best.yaml", f"harness export {study} --to model")
+        return Command(lines, "The best by fresh seeds, as a complete file or with weights and model card:")
     lines = (f"harness export {study} -o best.yaml", "harness train best.yaml --seeds 3")
     return Command(lines, "To train it with several seeds, which also gives its interval:")
 

@@ -11,7 +11,7 @@ from harness.report.html.sections import Cell, Section, SortedTable, Words, show
 from harness.store import TrialRow
 
 _FIRST = ("trial", "outcome", "score", "best epoch", "epochs")
-_ORDER = {"complete": 0, "stopped": 1, "failed": 2}
+_ORDER = {"complete": 0, "stopped": 1, "infeasible": 2, "failed": 3}
 _MISSING = Cell("–")
 
 
@@ -23,7 +23,7 @@ def trial_section(rows: Sequence[TrialRow], space: Space) -> Section:
     unit, seconds = ("minutes", 60) if max(row.seconds for row in rows) > 600 else ("seconds", 1)
     table = SortedTable(
         key="trial-table",
-        caption="In the order of the ranking: trials that ran to their end, then those stopped early, then failures",
+        caption="In the order of the ranking: trials that ran to their end, stopped early, infeasible, failed",
         columns=(*_FIRST, unit, *space.parameters, *(["seed"] if seeds else [])),
         rows=tuple(_cells(row, space, seconds, seeds) for row in ranked),
         hints=_hints(rows, space),

@@ -21,7 +21,6 @@ from harness.config import Experiment, ReplicateSettings, dump_yaml
 from harness.errors import StudyError
 from harness.report.html.page import as_script, render, study_page, write_page
 from harness.report.html.pictures import pictures_section
-from harness.report.html.search_page import confirmation_section
 from harness.report.html.sections import Cell, Rows, SortedTable, Words, numeric
 from harness.store import Record, StudyFolder, write_json, write_text
 
@@ -236,11 +235,6 @@ def test_values_that_reached_nothing_are_listed(search_of, page_of):
     assert "Values that changed nothing" in text and "dice (0.5 / 1.5)" in text
 
 
-def test_confirmation_is_shown_where_there_is_one(tmp_path):
-    folder = StudyFolder(tmp_path)
-    assert confirmation_section(folder) is None
-
-
 def test_pictures_are_small_data_uris_with_the_image_first(tmp_path):
     folder = StudyFolder(tmp_path)
     assert pictures_section(folder) is None
@@ -269,12 +263,6 @@ def test_columns_of_numbers_are_known_by_their_cells():
     table = SortedTable("t", "", ("a", "b"), ((Cell("1", 1.0), Cell("x")), (Cell("–"), Cell("2"))))
     assert table.right == (True, False)
     assert Rows("", ("a",), ()).rows == () and Words("x").tone == "plain"
-
-
-def test_words_that_are_not_yet_known_of_a_confirmation_are_shown_as_they_are(tmp_path):
-    folder = StudyFolder(tmp_path)
-    write_json(tmp_path / "confirm.json", {"seeds": 3, "trials": {"4": 0.51234}})
-    assert confirmation_section(folder).blocks[1].rows == (("seeds", "3"), ("trials.4", "0.5123"))
 
 
 def replicates(path: Path, scores: dict[int, list[float]]) -> StudyFolder:
