@@ -29,6 +29,7 @@ FLOORS = {
     "run": 5,
     "simulate": 5,
     "bench": 6,
+    "doctor": 6,
     "chaos": 6,
     "report": 6,
     "cli": 7,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from rich.table import Table
+from rich.text import Text
 
 from harness.chaos.run import Report
 
@@ -27,5 +28,5 @@ def report_table(report: Report) -> Table:
     return table
 
 
-def _coloured(text: str, good: bool) -> str:
-    return f"[{'green' if good else 'bold red'}]{text}[/]"
+def _coloured(text: str, good: bool) -> Text:
+    return Text(text, "green" if good else "bold red")

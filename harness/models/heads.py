@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from harness.config.model import ConvNeXtStyleHead, ConvStackHead, Head, LinearHead
+from harness.config.model import ConvNeXtStyleHead, ConvStackHead, Head, LinearHead, UPerNetStyleHead
 
 POOL_SIZES = (1, 2, 3, 6)
 DILATIONS = (1, 2, 4)
@@ -20,15 +20,22 @@ def build_head(config: Head, in_channels: int, classes: int) -> tuple[nn.Module,
 
     Shapes: N in_channels h w -> decoder -> N channels h w -> classifier -> N classes h w.
     """
-    if isinstance(config, LinearHead):
-        return nn.Identity(), nn.Conv2d(in_channels, classes, 1)
-    if isinstance(config, ConvNeXtStyleHead):
-        decoder = convnext_style_decoder(in_channels, config.channels)
-    elif isinstance(config, ConvStackHead):
-        decoder = conv_stack_decoder(in_channels, config.channels)
-    else:
-        decoder = upernet_style_decoder(in_channels, config.channels, config.dropout)
-    return decoder, nn.Conv2d(config.channels, classes, 1)
+    decoder, channels = _decoder(config, in_channels)
+    return decoder, nn.Conv2d(channels, classes, 1)
+
+
+def _decoder(config: Head, in_channels: int) -> tuple[nn.Module, int]:
+    """The decoder part of a head, and the channels that it gives."""
+    match config:
+        case LinearHead():
+            return nn.Identity(), in_channels
+        case ConvNeXtStyleHead():
+            return convnext_style_decoder(in_channels, config.channels), config.channels
+        case UPerNetStyleHead():
+            return upernet_style_decoder(in_channels, config.channels, config.dropout), config.channels
+        case ConvStackHead():
+            return conv_stack_decoder(in_channels, config.channels), config.channels
+    raise TypeError(f"no layers for a head of type {type(config).__name__}")
 
 
 def convnext_style_decoder(in_channels: int, channels: int) -> nn.Sequential:

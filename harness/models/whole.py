@@ -61,7 +61,7 @@ def build_torchvision(config: TorchvisionModel, classes: int, file: Path | None)
     build = getattr(torchvision_models, config.name)
     library = build(weights=None, weights_backbone=None, num_classes=VOC_CLASSES, aux_loss=False)
     if file is not None:
-        state = torch.load(file, map_location="cpu", weights_only=True)
+        state = _read_library(file)
         library.load_state_dict({k: v for k, v in state.items() if not k.startswith("aux_classifier.")})
     *decoder, last = library.classifier
     return SegmentationModel(
@@ -71,6 +71,15 @@ def build_torchvision(config: TorchvisionModel, classes: int, file: Path | None)
         WHOLE if config.trainable_encoder else FROZEN,
         resize=True,
     )
+
+
+def _read_library(file: Path) -> dict[str, Tensor]:
+    try:
+        return dict(torch.load(file, map_location="cpu", weights_only=True))
+    # torch's own name for it: this package imports nothing that can unpickle
+    except (torch.serialization.pickle.UnpicklingError, RuntimeError, ValueError, TypeError, EOFError) as error:
+        why = (str(error) or repr(error)).splitlines()[0]
+        raise ModelError(f"{file}: no file of tensors alone ({why}); remove it, so that it is fetched again") from error
 
 
 def _smp_library(config: SmpModel, classes: int, file: Path | None) -> nn.Module:

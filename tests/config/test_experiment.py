@@ -126,7 +126,7 @@ def test_the_trial_id_follows_from_the_experiment_and_the_seed() -> None:
         ),
         (
             {"schedule": {"kind": "plateau", "freeze_encoder_epochs": 5, "encoder_warmup_epochs": 5}},
-            r"freeze \+ encoder warm-up \(10\) must fit into training\.epochs \(9\); raise the epochs or lower schedule",
+            r"freeze \+ encoder warm-up \(10\) must fit into training\.epochs \(9\); raise the epochs or lower",
         ),
         (
             {"schedule": {"kind": "constant", "encoder_warmup_epochs": 2}},

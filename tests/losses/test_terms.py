@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 
 import numpy as np
 import pytest
@@ -12,29 +13,22 @@ from segmentation_models_pytorch.losses import DiceLoss
 from torch import Tensor
 
 from harness.config import IGNORE
-from harness.losses import terms
+from harness.config.loss import LossConfig
+from harness.losses import build_loss, terms
 from harness.losses.boundary import boundary_map
 from harness.losses.terms import Pixels
+from harness.losses.total import term_value
 
 DEVICES = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
 
-# Every term with the options of a typical use, and one that strains it; a new one joins by a line.
-TERMS = {
-    "cross_entropy": lambda pixels, w: terms.cross_entropy(pixels, w, 0.0),
+# Every term that an Experiment can name, at its defaults, and some with options that strain them.
+TERMS = {name: partial(term_value, field.default) for name, field in LossConfig.model_fields.items()} | {
     "cross_entropy, smoothed": lambda pixels, w: terms.cross_entropy(pixels, w, 0.1),
-    "focal": lambda pixels, w: terms.focal(pixels, w, 2.0),
     "focal, gamma 0.5": lambda pixels, w: terms.focal(pixels, w, 0.5),
-    "dice": lambda pixels, w: terms.dice(pixels, w, 1.0),
     "dice, smooth 0": lambda pixels, w: terms.dice(pixels, w, 0.0),
-    "cross_entropy_plain_mean": terms.cross_entropy_plain_mean,
-    "focal_weight_inside": lambda pixels, w: terms.focal_weight_inside(pixels, w, 2.0),
     "focal_weight_inside, gamma 0.5": lambda pixels, w: terms.focal_weight_inside(pixels, w, 0.5),
-    "dice_all_classes": lambda pixels, w: terms.dice_all_classes(pixels, w, 1.0),
     "dice_all_classes, smooth 1e-6": lambda pixels, w: terms.dice_all_classes(pixels, w, 1e-6),
-    "dice_absent_perfect": terms.dice_absent_perfect,
-    "boundary": lambda pixels, w: terms.boundary(pixels, w, 2.0),
     "boundary, sigma 0.3": lambda pixels, w: terms.boundary(pixels, w, 0.3),
-    "ohem": lambda pixels, w: terms.ohem(pixels, w, 0.7, 0.1),
     "ohem, the hardest half": lambda pixels, w: terms.ohem(pixels, w, 1e-9, 0.5),
 }
 each_term = pytest.mark.parametrize("term", TERMS.values(), ids=TERMS)
@@ -321,6 +315,17 @@ def test_an_absent_class_keeps_dice_over_all_classes_at_a_tenth_for_a_right_pred
 
 
 # Laws of every term -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", LossConfig.model_fields)
+def test_a_loss_of_one_term_asks_for_every_sum_that_the_term_reads(name):
+    """A sum that `total.Loss` does not ask for is 0, and the term a wrong number without an error."""
+    off = {other: field.default.model_copy(update={"weight": 0.0}) for other, field in LossConfig.model_fields.items()}
+    config = LossConfig(**off | {name: off[name].model_copy(update={"weight": 1.0})})
+    logits, truth = batch((2, 5, 7, 3))
+    found, _ = build_loss(config, np.ones(5), list("abcde"))(logits, truth)
+    expected = TERMS[name](Pixels.from_logits(logits, truth), torch.ones_like(WEIGHTS))
+    torch.testing.assert_close(found, expected)
 
 
 @each_term

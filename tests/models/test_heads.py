@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from typing import get_args
+
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
 
-from harness.config.model import ConvNeXtStyleHead, ConvStackHead, LinearHead, UPerNetStyleHead
+from harness.config import Section
+from harness.config.model import ConvNeXtStyleHead, ConvStackHead, Head, LinearHead, UPerNetStyleHead
 from harness.models.heads import build_head, upernet_style_decoder
 
-HEADS = [LinearHead(), ConvNeXtStyleHead(), UPerNetStyleHead(), ConvStackHead()]
+#: every kind of head that an Experiment can name, at its defaults
+HEADS = [kind() for kind in get_args(get_args(Head)[0])]
+each_head = pytest.mark.parametrize("head", HEADS, ids=lambda head: head.kind)
 
 
 def count(*modules: nn.Module) -> int:
@@ -31,13 +36,36 @@ def test_a_head_has_the_published_number_of_parameters(head, in_channels, parame
     assert count(*build_head(head, in_channels, 10)) == parameters
 
 
+def test_the_heads_under_test_are_those_of_the_configuration():
+    assert {ConvNeXtStyleHead(), ConvStackHead(), LinearHead(), UPerNetStyleHead()} <= set(HEADS)
+
+
 @pytest.mark.parametrize("size", [(1, 1), (5, 9), (19, 34)])
-@pytest.mark.parametrize("head", HEADS, ids=lambda head: head.kind)
+@each_head
 def test_a_head_keeps_the_size_of_the_map_and_its_classifier_is_one_layer(head, size):
     decoder, classifier = build_head(head, 48, 7)
     logits = classifier(decoder(torch.randn(2, 48, *size)))
     assert logits.shape == (2, 7, *size)
     assert isinstance(classifier, nn.Conv2d) and classifier.kernel_size == (1, 1)
+
+
+@each_head
+def test_every_parameter_of_a_head_gets_a_gradient_and_the_same_seed_builds_the_same_head(head):
+    torch.manual_seed(0)
+    layers = nn.Sequential(*build_head(head, 48, 7))
+    torch.manual_seed(0)
+    again = nn.Sequential(*build_head(head, 48, 7))
+    assert all(torch.equal(a, b) for a, b in zip(layers.parameters(), again.parameters(), strict=True))
+    layers(torch.randn(2, 48, 5, 9)).square().mean().backward()
+    assert [name for name, parameter in layers.named_parameters() if parameter.grad is None] == []
+
+
+def test_a_head_that_nobody_wrote_layers_for_is_refused_by_its_name():
+    class NoSuchHead(Section):
+        kind: str = "no_such"
+
+    with pytest.raises(TypeError, match="no layers for a head of type NoSuchHead"):
+        build_head(NoSuchHead(), 48, 7)
 
 
 def test_the_convnext_style_head_lists_the_layers_of_the_published_script():
