@@ -90,9 +90,9 @@ def cautions(confirmation: Confirmation) -> list[str]:
         )
     if len(confirmation.seeds) < LEAST_SEEDS:
         found.append(
-            f"{len(confirmation.seeds)} of the {LEAST_SEEDS} seeds that an interval needs: two values lie by chance as "
-            "close together as any, so their t interval is 9 times as wide as they lie from their mean, and one has "
-            "none. The rank is that of the mean alone."
+            f"{len(confirmation.seeds)} of the {LEAST_SEEDS} seeds that an interval needs: of two values the t "
+            "interval reaches 12.7 times as far from their mean as they do, and one value has none. The rank is that "
+            "of the mean alone."
         )
     found += [_failed(trial) for trial in confirmation.trials if trial.failed]
     if confirmation.moved_on:

@@ -32,7 +32,7 @@ from harness.store import EpochRow, Record, StudyFolder, TrialRow, best_epoch, e
 
 #: of a confirmation's intervals
 LEVEL = 0.95
-#: seeds from which on an interval is given: from two, its half width is nine times their distance from the mean
+#: seeds from which on an interval is given: of two values it reaches 12.7 times as far from their mean as they do
 LEAST_SEEDS = 3
 #: seeds of confirmations begin at a multiple of this, above all that are taken
 _SEEDS = 1000
