@@ -136,8 +136,8 @@ def expected_highest(n):
 
 
 def test_of_pure_noise_the_first_is_too_high_by_the_expected_highest_of_all_and_fresh_means_are_not(hunt_of):
-    trials, studies, mean, deviation = 20, 30, 0.5, 0.01
-    rng, gaps, of_all, fresh_means, covered = np.random.default_rng(1), [], [], [], 0
+    trials, studies, mean, deviation = 20, 60, 0.5, 0.01
+    rng, gaps, of_all, fresh_means, covered = np.random.default_rng(7), [], [], [], 0
     for number in range(studies):
         scores = rng.normal(mean, deviation, trials)
         hunt = hunt_of(name=f"hunt-{number}").search(*([score] for score in scores))
@@ -150,13 +150,13 @@ def test_of_pure_noise_the_first_is_too_high_by_the_expected_highest_of_all_and_
         fresh_means.append((found.first.mean.point - mean) / deviation)
         # what is known to be true: every trial's mean is `mean`
         covered += gap.low <= found.first.row.score - mean <= gap.high
-    # standard errors: at most 0.15, 0.08 and 0.11
-    assert np.mean(gaps) == pytest.approx(expected_highest(trials), abs=0.4)
+    # standard errors: at most 0.11, 0.06 and 0.08
+    assert np.mean(gaps) == pytest.approx(expected_highest(trials), abs=0.3)
     assert expected_highest(trials) == pytest.approx(1.8675, abs=1e-4)
     # normal order statistics of 20 (Harter, Biometrika 1961), the five highest
-    assert np.mean(of_all) == pytest.approx(np.mean([1.8675, 1.4076, 1.1309, 0.9210, 0.7454]), abs=0.25)
-    assert np.mean(fresh_means) == pytest.approx(0, abs=0.3)
-    assert covered >= 26
+    assert np.mean(of_all) == pytest.approx(np.mean([1.8675, 1.4076, 1.1309, 0.9210, 0.7454]), abs=0.2)
+    assert np.mean(fresh_means) == pytest.approx(0, abs=0.25)
+    assert covered >= 52
 
 
 # ---- too few seeds, failures, more trials ------------------------------------------------------------------------
