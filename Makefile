@@ -3,7 +3,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: search ablate test lint constraints clean
+.PHONY: search ablate test test-long lint constraints clean
 
 search: .venv/ready
 	$(BIN)/harness search
@@ -15,6 +15,10 @@ ablate: .venv/ready
 
 test: .venv/ready
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile
+
+# workers killed twenty times while they train: another quarter of an hour
+test-long: .venv/ready
+	HARNESS_LONG_TESTS=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/run/test_worker_deaths.py
 
 lint: .venv/ready
 	$(BIN)/ruff check .

@@ -28,6 +28,18 @@ SECONDS = {"seconds", "train_seconds", "val_seconds"}
 PATIENCE = 120.0
 HARNESS = Path(cluster.__file__).parents[1]
 
+#: joins it as a search does
+SEARCH = """
+import sys
+from harness.errors import HarnessError
+from harness.run.cluster import Resources, connect
+try:
+    connect(Resources(address=sys.argv[1]))
+except HarnessError as error:
+    print(error, file=sys.stderr)
+    sys.exit(error.exit_code)
+"""
+
 
 @pytest.fixture(scope="module")
 def nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
@@ -161,6 +173,19 @@ class node_with_another_disk_at:
     def __exit__(self, *_: object) -> None:
         self.process.terminate()
         self.process.wait()
+
+
+def test_a_machine_with_another_token_is_told_where_the_clusters_token_belongs(nodes):
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+    # Ray asks twenty times, once a second
+    variables = {"RAY_NUM_REDIS_GET_RETRIES": "2", "RAY_AUTH_TOKEN": "f" * 64}
+    refused = subprocess.run(
+        [sys.executable, "-c", SEARCH, nodes.address], env={**inherited, **variables}, capture_output=True, text=True
+    )
+    assert refused.returncode == 2
+    assert "InvalidAuthToken: Authentication token is missing or incorrect" in refused.stderr
+    assert f"--address {nodes.address}: no Ray cluster there that this machine may join (" in refused.stderr
+    assert "put its token (~/.ray/auth_token of its head) into this machine's ~/.ray/auth_token" in refused.stderr
 
 
 def test_nodes_are_asked_only_where_a_trial_fits(joined, folder, monkeypatch):
