@@ -15,7 +15,7 @@ from harness.cli.options import Cpus, Data, Executor, Set
 
 @app.command()
 def chaos(
-    space: Annotated[Path, typer.Argument(metavar="STUDY.yaml", help="Space file of a search of a few minutes.")],
+    space: Annotated[Path, typer.Argument(metavar="SPACE", help="Space file of a search of a few minutes.")],
     minutes: Annotated[float, typer.Option(min=0.0, help="Inject faults for so long.")] = 5.0,
     seed: Annotated[int, typer.Option(min=0, help="Decides which faults come, and when.")] = 0,
     data: Data = None,

@@ -70,7 +70,9 @@ def change_ablation(ablation: Ablation, scale: str, data: Path | None, overrides
         raise ConfigError(f"--scale {scale}: this ablation has {', '.join(ablation.scale)}; give one of them")
     changes = {} if data is None else {"data.root": str(data)}
     changes |= dict(parse_override(text) for text in overrides)
-    changed = ablation.scale[scale].model_copy(update={"set": ablation.scale[scale].set | changes})
+    # last, in their own order: one may be valid only after another
+    kept = {path: value for path, value in ablation.scale[scale].set.items() if path not in changes}
+    changed = ablation.scale[scale].model_copy(update={"set": kept | changes})
     return ablation.model_copy(update={"scale": ablation.scale | {scale: changed}})
 
 

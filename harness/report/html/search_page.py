@@ -124,7 +124,7 @@ def _score(search: _Search, winner: TrialRow) -> Fact:
     at = f"at epoch {winner.best_epoch} of {winner.epochs} run" + (
         ", where it was stopped: it did not run to its end" if winner.outcome == "stopped" else ""
     )
-    return Fact(term, f"{winner.score:.4f}", (at, "one seed, so no interval; `--confirm 3` gives one"))
+    return Fact(term, f"{winner.score:.4f}", (at, "one seed, so no interval; `harness confirm` gives one"))
 
 
 def _gain(search: _Search, winner: TrialRow) -> Fact:

@@ -106,7 +106,7 @@ def test_the_answer_stands_first_with_score_baseline_cost_and_the_command(search
     assert text.index('id="answer"') < text.index('id="figures"') < text.index('id="trials"')
     assert "Trial 1 scored highest of 3; it differs from the default Experiment in 2 of its 2 values." in answer
     assert '<dd class="value">0.5000</dd>' in answer and "at epoch 2 of 9 run" in answer
-    assert "one seed, so no interval; <code>--confirm 3</code> gives one" in answer
+    assert "one seed, so no interval; <code>harness confirm</code> gives one" in answer
     assert '<dd class="value">+0.3000</dd>' in answer and "trial 0 scored 0.2000" in answer
     # 19 epochs of ten seconds on one GPU
     assert '<dd class="value">3.2 min</dd>' in answer and "GPU time, 1 GPU a trial" in answer
