@@ -31,6 +31,22 @@ class Report:
         return bool(self.verdicts) and all(verdict.good() for verdict in self.verdicts)
 
 
+class Faults:
+    """Every fault once in a random order, then all again; one that finds nothing to strike comes later."""
+
+    def __init__(self, rng: random.Random) -> None:
+        self.rng, self.left = rng, list[Fault]()
+
+    def strike(self, command: Command, driver: Driver) -> Fault | None:
+        """Strike with the next fault; None where there was nothing to strike."""
+        self.left = self.left or self.rng.sample(FAULTS, len(FAULTS))
+        fault = self.left.pop()
+        if fault.strike(command, driver, self.rng):
+            return fault
+        self.left.insert(0, fault)
+        return None
+
+
 def chaos(
     home: Path, space: Path, options: tuple[str, ...], seconds: float, seed: int, say: Callable[[str], None]
 ) -> Report:
@@ -46,12 +62,12 @@ def chaos(
     alone = Command(home / "alone", space, (*options, "--executor", "inprocess"))
     say("the search left alone")
     _end(_prepared(alone).start(), alone)
-    report, rng, until, number = Report(seed), random.Random(seed), time.monotonic() + seconds, 0
+    report, faults, until, number = Report(seed), Faults(random.Random(seed)), time.monotonic() + seconds, 0
     while time.monotonic() < until or not report.verdicts:
         # caches are built anew in every round: their builders are struck too
         command = _prepared(replace(alone, home=home / f"round-{number}", options=options))
         say(f"round {number + 1}")
-        _disturb(command, report, rng, until, say)
+        _disturb(command, report, faults, until, say)
         report.verdicts.append(compare(command.folder, alone.folder))
         number += 1
     return report
@@ -62,26 +78,21 @@ def _prepared(command: Command) -> Command:
     return command
 
 
-def _disturb(command: Command, report: Report, rng: random.Random, until: float, say: Callable[[str], None]) -> None:
+def _disturb(command: Command, report: Report, faults: Faults, until: float, say: Callable[[str], None]) -> None:
     """Strike a search until its end, or until the time is over."""
     driver = command.start()
     while time.monotonic() < until:
-        if not _lives_through(driver, rng.uniform(0.0, SPACING)):
+        if not _lives_through(driver, faults.rng.uniform(0.0, SPACING)):
             if driver.wait() == 0:
                 return
             raise _failed(driver, command)
-        fault = _strike(command, driver, rng)
+        fault = faults.strike(command, driver)
         if fault is not None:
             report.faults[fault.name] += 1
             say(fault.name)
         if not driver.runs():
             driver = command.start()
     _end(driver, command)
-
-
-def _strike(command: Command, driver: Driver, rng: random.Random) -> Fault | None:
-    fault = rng.choice(FAULTS)
-    return fault if fault.strike(command, driver, rng) else None
 
 
 def _lives_through(driver: Driver, seconds: float) -> bool:
