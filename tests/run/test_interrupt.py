@@ -204,6 +204,7 @@ def test_the_second_signal_stops_in_the_middle_of_an_epoch_and_the_study_goes_on
     assert journals(study) == undisturbed
 
 
+@pytest.mark.skipif("HARNESS_LONG_TESTS" not in os.environ, reason="three starts of Ray and torch: make test-long")
 def test_on_ray_after_ctrl_c_a_killed_driver_and_two_ctrl_c_the_journals_are_those_of_an_undisturbed_search(
     drive, study, undisturbed, go_on
 ):
