@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -33,6 +34,8 @@ CHANNELS = {
     "choices": [32, 64, 128],
     "when": {"head": ["conv_stack"]},
 }
+#: seconds that a browser has on a busy machine
+PATIENCE = 120
 DRAWN = "plots.every(plot => plot.querySelector('.main-svg'))"
 
 
@@ -70,11 +73,12 @@ def study(search_of, written: list[StudyFolder]) -> StudyFolder:
 
 def wait_until(page: Page, expression: str) -> None:
     """Wait until an expression holds; Playwright's own waiting evaluates strings, which the page's policy forbids."""
-    for _ in range(600):
+    until = time.monotonic() + PATIENCE
+    while time.monotonic() < until:
         if page.evaluate(expression):
             return
         page.wait_for_timeout(50)
-    raise AssertionError(f"30 seconds are over, and this does not hold: {expression}")
+    raise AssertionError(f"{PATIENCE} seconds are over, and this does not hold: {expression}")
 
 
 class Opened:
@@ -82,6 +86,7 @@ class Opened:
 
     def __init__(self, browser: Browser, study: StudyFolder, width: int = 1200, scheme: str = "light") -> None:
         self.page: Page = browser.new_page(viewport={"width": width, "height": 800}, color_scheme=scheme)
+        self.page.set_default_timeout(PATIENCE * 1000)
         self.faults: list[str] = []
         self.requests: list[str] = []
         self.page.on("pageerror", lambda error: self.faults.append(str(error)))
@@ -92,9 +97,8 @@ class Opened:
 
     def scroll_through(self) -> None:
         """As a reader does who wants to see every figure."""
-        for plot in self.page.query_selector_all(".plot"):
-            plot.scroll_into_view_if_needed()
-        wait_until(self.page, DRAWN)
+        # not Playwright's scrolling, which first waits for frames of an idle page, and on a busy machine in vain
+        wait_until(self.page, f"{DRAWN} || void plots.find(plot => !plot.querySelector('.main-svg')).scrollIntoView()")
 
     def column(self, name: str) -> list[str]:
         """The cells of the rows that are shown."""
