@@ -7,6 +7,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from statistics import fmean
 from typing import NamedTuple
 
 import numpy as np
@@ -38,44 +39,42 @@ FULL, QUICK = Effort(2000, (32, 48)), Effort(12, (32, 48))
 
 
 class Sample(NamedTuple):
-    """Trials ended; memory of its own (bytes) and open files of the driver, and of its workers together."""
+    """Epochs so far; memory of its own (bytes) and open files of the driver, and of a worker (mean)."""
 
-    ended: int
+    epochs: int
     driver_memory: int
     driver_files: int
-    worker_memory: int
-    worker_files: int
+    worker_memory: float
+    worker_files: float
 
 
 def rows(place: Workplace, quick: bool = False) -> Iterator[Row]:
     """Memory and open files of driver and workers, and what journals and storage disagree on."""
     effort = QUICK if quick else FULL
-    space = _space(effort)
+    space = soak_space(effort)
     decode_frames_of(space.experiment)
     folder = StudyFolder(place.folder / "soak")
     folder.path.mkdir()
     search = Search(folder, space, seed=0)
     with sampling(search) as samples:
         _, seconds = ray_study(place, search, space)
-    note = (
-        f"{effort.trials} trials, {sum(map(len, search.record.epochs.values()))} epochs in {seconds:.0f} s; median of "
-    )
-    note += "the last quarter of the trials against that of the second"
+    note = f"{effort.trials} trials, {_epochs(search)} epochs in {seconds:.0f} s; median of the last quarter of the "
+    note += "epochs against that of the second"
     for words, field, unit in (
         ("memory of the driver", "driver_memory", "MiB"),
-        ("memory of the workers", "worker_memory", "MiB"),
+        ("memory of a worker", "worker_memory", "MiB"),
         ("open files of the driver", "driver_files", ""),
-        ("open files of the workers", "worker_files", ""),
+        ("open files of a worker", "worker_files", ""),
     ):
-        yield growth_row(words, [(s.ended, getattr(s, field)) for s in samples if s.worker_files], unit, note)
+        yield growth_row(words, [(s.epochs, getattr(s, field)) for s in samples if s.worker_files], unit, note)
     yield consistency_row(folder, effort.trials)
 
 
-def growth_row(words: str, values: list[tuple[int, int]], unit: str, note: str) -> Row:
-    """The last quarter of the trials against the second: the first is that of imports and caches."""
-    last = max(ended for ended, _ in values)
-    early = [value for ended, value in values if last / 4 <= ended < last / 2]
-    late = [value for ended, value in values if ended >= 3 * last / 4]
+def growth_row(words: str, values: list[tuple[int, float]], unit: str, note: str) -> Row:
+    """The last quarter of the epochs against the second: the first is that of imports and caches."""
+    last = max(epochs for epochs, _ in values)
+    early = [value for epochs, value in values if last / 4 <= epochs < last / 2]
+    late = [value for epochs, value in values if epochs >= 3 * last / 4]
     before, after = (float(np.median(side)) / (_MIB if unit else 1) for side in (early or late, late))
     return Row(
         what=words,
@@ -118,7 +117,7 @@ def sampling(search: Search) -> Iterator[list[Sample]]:
 
     def look() -> None:
         while not over.wait(_EVERY):
-            samples.append(_sample(len(search.record.ended)))
+            samples.append(_sample(_epochs(search)))
 
     thread = threading.Thread(target=look, daemon=True)
     thread.start()
@@ -129,15 +128,20 @@ def sampling(search: Search) -> Iterator[list[Sample]]:
         thread.join()
 
 
-def _sample(ended: int) -> Sample:
+def _epochs(search: Search) -> int:
+    # the driver adds to it meanwhile
+    return sum(map(len, list(search.record.epochs.values())))
+
+
+def _sample(epochs: int) -> Sample:
     driver = psutil.Process(os.getpid())
     workers = [found for child in driver.children(recursive=True) if (found := _worker(child)) is not None]
     return Sample(
-        ended,
+        epochs,
         driver.memory_full_info().uss,
         driver.num_fds(),
-        sum(memory for memory, _ in workers),
-        sum(files for _, files in workers),
+        fmean(memory for memory, _ in workers) if workers else 0.0,
+        fmean(files for _, files in workers) if workers else 0.0,
     )
 
 
@@ -151,7 +155,8 @@ def _worker(process: psutil.Process) -> tuple[int, int] | None:
         return None
 
 
-def _space(effort: Effort) -> Space:
+def soak_space(effort: Effort) -> Space:
+    """A search of one learning rate over the smallest model and four small frames, three epochs each."""
     height, width = effort.size
     values = {
         "experiment": {
