@@ -121,7 +121,11 @@ class SearchConfig(Section):
 
     trials: int = Field(32, ge=1, description="trials to start")
     strategy: Strategy = Field("promote", description="where values come from, and what happens at a rung")
-    default_first: bool = Field(True, description="trial 0 is the default Experiment, where the space contains it")
+    default_first: bool = Field(
+        True,
+        description="trial 0 is the default Experiment, where the space contains it; no rung ends it: it is what the "
+        "others are compared with",
+    )
     enqueue: tuple[Annotated[dict[Name, Scalar], Field(min_length=1)], ...] = Field(
         (),
         description="recipes tried right after the default Experiment: parameter name to value or label; what one "

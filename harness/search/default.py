@@ -20,6 +20,11 @@ def default_pick(space: Space) -> dict[str, Scalar] | None:
     return picked
 
 
+def baseline_pick(space: Space) -> dict[str, Scalar] | None:
+    """The values of trial 0 where it is the default Experiment, with which the others are compared; None elsewhere."""
+    return default_pick(space) if space.search.default_first else None
+
+
 def default_label(space: Space, name: str) -> Scalar | None:
     """The label or value of one parameter in the default Experiment; None where the parameter cannot take it."""
     return label_in(space, name, space.experiment.model_dump(mode="json"))

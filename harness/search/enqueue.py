@@ -17,7 +17,7 @@ from harness.config import (
 )
 from harness.config.space import ChoiceParameter, Parameter
 from harness.errors import ConfigError, StudyError
-from harness.search.default import default_label, default_pick, label_in, value_at
+from harness.search.default import baseline_pick, default_label, label_in, value_at
 from harness.search.values import Picked, at_position, draws_of, random_position
 from harness.store import Record, StudyFolder
 
@@ -27,7 +27,7 @@ _NAMED = 3
 
 def first_picks(space: Space, seed: int) -> list[Picked]:
     """The values of the trials before the first that is drawn: the default Experiment's, then each recipe's."""
-    default = default_pick(space) if space.search.default_first else None
+    default = baseline_pick(space)
     picks = [] if default is None else [default]
     for recipe in space.search.enqueue:
         picks.append(completed(space, recipe, draws_of(seed, len(picks))))

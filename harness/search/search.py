@@ -22,6 +22,7 @@ from harness.config import (
 from harness.config.space import Objective
 from harness.errors import ConfigError, StudyError
 from harness.search.constraints import too_large, violation
+from harness.search.default import baseline_pick
 from harness.search.proposals import SHELVED, Proposals, in_order, outcome_of
 from harness.search.rungs import Verdict
 from harness.search.strategies import rung_rule
@@ -56,6 +57,9 @@ class Search:
         self.rule = rung_rule(space.search, space.experiment.training.epochs)
         cost = space.search.cost
         self.costs = None if cost is None else Costs(cost)
+        baseline = baseline_pick(space)
+        #: the trial of the default Experiment, where it is one of the trials
+        self.baseline = None if baseline is None else Trial(self.experiment_of(baseline), seed).id
         self.running: dict[str, _Running] = {}
         self.paused: dict[str, _Running] = {}
         self.cut: dict[str, _Running] = {}
@@ -110,7 +114,9 @@ class Search:
         return None if self.costs is None else self.costs.add(row)
 
     def _judge(self, row: EpochRow, cost: float | None) -> Verdict:
-        return self.rule.report(row.trial, row.epoch, row.score, *([] if cost is None else [cost]))
+        verdict = self.rule.report(row.trial, row.epoch, row.score, *([] if cost is None else [cost]))
+        # the rungs know the baseline's scores, but it is trained to its end: the winner is compared with it
+        return "run" if row.trial == self.baseline else verdict
 
     def on_end(self, trial_id: str, error: str | None = None) -> TrialRow | None:
         """Record the end of a trial; None where it paused or was interrupted, and can be resumed."""

@@ -84,11 +84,12 @@ def test_a_search_interrupted_and_resumed_writes_the_journals_of_one_that_was_no
 def promoting(tiny_space, trials: int):
     """A search whose trials pause after their first epoch of three; the rates are good, so that none fails."""
     lr = {"lr": {"kind": "float", "field": "optimiser.lr", "low": 1e-4, "high": 1e-1, "log": True}}
-    return with_strategy(tiny_space(lr, trials=trials), "random_promote")
+    # the default Experiment would be trained to its end
+    return with_strategy(tiny_space(lr, trials=trials), "random_promote", default_first=False)
 
 
-def with_strategy(space, strategy: str):
-    return space.model_copy(update={"search": apply_overrides(space.search, {"strategy": strategy})})
+def with_strategy(space, strategy: str, **search):
+    return space.model_copy(update={"search": apply_overrides(space.search, {"strategy": strategy} | search)})
 
 
 def test_a_paused_trial_resumes_from_its_checkpoint_and_equals_one_that_ran_through(tiny_space, tmp_path):

@@ -89,8 +89,8 @@ def whole(results) -> StudyFolder:
     return StudyFolder(results / "whole")
 
 
-def with_strategy(space, strategy: str):
-    return space.model_copy(update={"search": apply_overrides(space.search, {"strategy": strategy})})
+def with_strategy(space, strategy: str, **search):
+    return space.model_copy(update={"search": apply_overrides(space.search, {"strategy": strategy} | search)})
 
 
 @pytest.fixture
@@ -193,7 +193,7 @@ def test_a_promoted_trial_whose_checkpoint_is_older_than_its_last_row_does_not_w
     folder, whole, tiny_space, left_of_it
 ):
     # one trial in three goes on after the first epoch of three: with four, after the fourth epoch
-    space = with_strategy(tiny_space(LR, trials=4), "random_promote")
+    space = with_strategy(tiny_space(LR, trials=4), "random_promote", default_first=False)
     with pytest.raises(Killed):
         run_inprocess(Displayed(Search(folder, space, seed=0), Kills(5)))
     promoted = next(run for run in Record(folder).epochs.values() if len(run) == 2)[0].trial

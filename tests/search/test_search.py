@@ -378,8 +378,30 @@ def pause_all(search: Search, row, scores: list[float]) -> list[str]:
     return ids
 
 
+@pytest.mark.parametrize("strategy", ["random_promote", "random_asha"])
+def test_the_default_is_trained_to_its_end_whatever_the_rungs_say_and_the_rungs_know_its_scores(
+    make_space, folder, row, strategy
+):
+    space = make_space(strategy=strategy, trials=4)
+    search = Search(folder, space, seed=0)
+    trials = [search.next_trial() for _ in range(4)]
+    default, *others = [trial.id for trial in trials]
+    for trial, score in zip(others, [0.3, 0.2, 0.1], strict=True):
+        search.on_epoch(row(trial, 1, score))
+        search.on_end(trial)
+    # the worst of all, and a kill between two of its epochs
+    assert search.on_epoch(row(default, 1, 0.01))
+    assert search.rule.rungs[1][default] == 0.01
+    resumed = Search(folder, space, seed=0)
+    assert default in {resumed.next_trial().id, resumed.next_trial().id}
+    for epoch in range(2, 9):
+        assert resumed.on_epoch(row(default, epoch, 0.01))
+    resumed.on_epoch(row(default, 9, 0.01, done=True))
+    assert resumed.on_end(default).outcome == "complete"
+
+
 def test_a_trial_pauses_at_a_rung_and_is_handed_out_again_when_it_is_in_the_best_third(make_space, folder, row):
-    search = Search(folder, make_space(strategy="random_promote", trials=9), seed=0)
+    search = Search(folder, make_space(strategy="random_promote", default_first=False, trials=9), seed=0)
     low, high, middle = pause_all(search, row, [0.1, 0.3, 0.2])
     promoted = search.next_trial()
     assert promoted.id == high
@@ -395,7 +417,7 @@ def test_a_trial_pauses_at_a_rung_and_is_handed_out_again_when_it_is_in_the_best
 
 
 def test_the_search_waits_while_a_trial_runs_that_may_change_who_is_promoted(make_space, folder, row):
-    search = Search(folder, make_space(strategy="random_promote", trials=1), seed=0)
+    search = Search(folder, make_space(strategy="random_promote", default_first=False, trials=1), seed=0)
     assert not search.waits()
     trial = search.next_trial()
     assert search.next_trial() is None and search.waits()
@@ -406,7 +428,7 @@ def test_the_search_waits_while_a_trial_runs_that_may_change_who_is_promoted(mak
 
 
 def test_at_the_end_the_best_run_on_and_the_others_are_stopped_and_pruned_where_they_paused(make_space, folder, row):
-    search = Search(folder, make_space(strategy="random_promote", trials=10), seed=0)
+    search = Search(folder, make_space(strategy="random_promote", default_first=False, trials=10), seed=0)
     run_all(search, row, 9)
     rows = {r.number: r for r in folder.trials.read()}
     assert sorted(rows) == list(range(10))
@@ -425,7 +447,7 @@ def test_at_the_end_the_best_run_on_and_the_others_are_stopped_and_pruned_where_
 
 
 def test_paused_trials_are_paused_after_a_kill_and_the_same_one_is_promoted(make_space, folder, row):
-    space = make_space(strategy="random_promote", trials=9)
+    space = make_space(strategy="random_promote", default_first=False, trials=9)
     search = Search(folder, space, seed=0)
     ids = pause_all(search, row, [0.1, 0.3, 0.2])
     promoted = search.next_trial()
@@ -437,14 +459,14 @@ def test_paused_trials_are_paused_after_a_kill_and_the_same_one_is_promoted(make
 
 
 def test_a_kill_between_the_pausing_row_and_its_end_leaves_the_trial_paused(make_space, folder, row):
-    space = make_space(strategy="random_promote", trials=9)
+    space = make_space(strategy="random_promote", default_first=False, trials=9)
     trial = (search := Search(folder, space, seed=0)).next_trial()
     search.on_epoch(row(trial.id, 1, 0.3))
     assert {t: p.epoch for t, p in Search(folder, space, seed=0).paused.items()} == {trial.id: 1}
 
 
 def test_a_trial_that_was_promoted_and_killed_between_rungs_goes_on_first(make_space, folder, row):
-    space = make_space(strategy="random_promote", trials=9)
+    space = make_space(strategy="random_promote", default_first=False, trials=9)
     search = Search(folder, space, seed=0)
     _, high, _ = pause_all(search, row, [0.1, 0.3, 0.2])
     search.next_trial()
@@ -456,7 +478,7 @@ def test_a_trial_that_was_promoted_and_killed_between_rungs_goes_on_first(make_s
 
 
 def test_a_promoted_trial_whose_checkpoint_is_older_than_its_last_row_does_not_wait_again(make_space, folder, row):
-    space = make_space(strategy="random_promote", trials=9)
+    space = make_space(strategy="random_promote", default_first=False, trials=9)
     search = Search(folder, space, seed=0)
     _, high, _ = pause_all(search, row, [0.1, 0.3, 0.2])
     search.next_trial()
@@ -468,7 +490,7 @@ def test_a_promoted_trial_whose_checkpoint_is_older_than_its_last_row_does_not_w
 
 
 def test_a_promoted_trial_that_fails_is_failed_and_never_promoted_again(make_space, folder, row):
-    search = Search(folder, make_space(strategy="random_promote", trials=3), seed=0)
+    search = Search(folder, make_space(strategy="random_promote", default_first=False, trials=3), seed=0)
     low, high, middle = pause_all(search, row, [0.1, 0.3, 0.2])
     search.next_trial()
     assert search.on_end(high, "its worker died").outcome == "failed"
@@ -477,7 +499,7 @@ def test_a_promoted_trial_that_fails_is_failed_and_never_promoted_again(make_spa
 
 
 def test_an_interrupted_search_stops_none_of_its_paused_trials(make_space, folder, row):
-    search = Search(folder, make_space(strategy="random_promote", trials=2), seed=0)
+    search = Search(folder, make_space(strategy="random_promote", default_first=False, trials=2), seed=0)
     pause_all(search, row, [0.1])
     trial = search.next_trial()
     assert search.on_end(trial.id) is None
@@ -597,7 +619,7 @@ def _kill(*_: object, **__: object) -> None:
 
 
 def test_when_the_time_is_over_paused_and_cut_trials_can_win_and_go_on_when_resumed(make_space, folder, row):
-    space = make_space(trials=3, strategy="random_promote", grace_epochs=1, reduction_factor=3)
+    space = make_space(trials=3, strategy="random_promote", default_first=False, grace_epochs=1, reduction_factor=3)
     search = Search(folder, space, seed=0, deadline=time.monotonic() + 1000)
     paused, cut = search.next_trial(), search.next_trial()
     assert not search.on_epoch(row(paused.id, 1, 0.3)) and search.on_end(paused.id) is None
