@@ -29,7 +29,10 @@ from harness.cli.outcome import failures_shown, print_failures, print_page
 
 
 class _StudyOrCommand(TyperGroup):
-    """`harness report STUDY` is `harness report study STUDY`."""
+    """`harness report STUDY` is `harness report study STUDY`, and `harness report` is `harness report study`."""
+
+    def parse_args(self, ctx, args):  # noqa: ANN001, ANN201
+        return super().parse_args(ctx, args or ["study"])
 
     def resolve_command(self, ctx, args):  # noqa: ANN001, ANN201  (typer's own types are private)
         return super().resolve_command(ctx, args if args[0] in self.commands else ["study", *args])
@@ -37,9 +40,8 @@ class _StudyOrCommand(TyperGroup):
 
 report = typer.Typer(
     cls=_StudyOrCommand,
-    no_args_is_help=True,
-    subcommand_metavar="STUDY | COMMAND [ARGS]...",
-    help="Write a study's page: `harness report STUDY`. Or rebuild tables and plots from records.",
+    subcommand_metavar="[STUDY | COMMAND [ARGS]...]",
+    help="Write the page of a study, or of the newest: `harness report [STUDY]`. Or rebuild tables and plots.",
 )
 app.add_typer(report, name="report")
 
@@ -51,6 +53,9 @@ def ablate(
         str | None, typer.Option(metavar="STUDY", help="In place of a file: from the default to this search's best.")
     ] = None,
     rank: Annotated[int | None, typer.Option(min=1, help="With --path, to which of the best; none: 1.")] = None,
+    as_searched: Annotated[
+        bool, typer.Option("--as-searched", help="With --path, rank as the search did, whatever fresh seeds found.")
+    ] = False,
     scale: Annotated[str, typer.Option(help="Which of the file's scales: smoke, small, full.")] = "full",
     data: Data = None,
     set_: Set = None,
@@ -76,7 +81,7 @@ def ablate(
     from harness.report.ablation import ablation_summary
     from harness.run import Resources, run_ablation
 
-    found, stem = inputs.read_ablation(ablation, path, rank)
+    found, stem = inputs.read_ablation(ablation, path, rank, as_searched)
     what = inputs.change_ablation(found, scale, data, set_ or [])
     # a path is known by its search alone, so that --resume finds it
     folder = inputs.study_folder(name or (stem if path else None), f"{stem}-{scale}")
@@ -107,11 +112,13 @@ def ablate(
 
 
 @report.command("study")
-def report_study(study: Annotated[str, typer.Argument(help="Study name or folder.")]) -> None:
+def report_study(
+    study: Annotated[str | None, typer.Argument(help="Study name or folder; none: the newest of the results.")] = None,
+) -> None:
     """Write the page of a search, a training or an ablation, one HTML file that opens without a network."""
-    from harness.store import find_study
+    from harness.cli.inputs import chosen_study
 
-    print_page(find_study(study))
+    print_page(chosen_study(study))
 
 
 @report.command("ablation")

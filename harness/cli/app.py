@@ -17,7 +17,7 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
-from harness.config import printable
+from harness.config import visible
 from harness.errors import HarnessError
 
 app = typer.Typer(
@@ -54,11 +54,6 @@ def main() -> None:
         sys.exit(error.exit_code)
     except KeyboardInterrupt:
         sys.exit(INTERRUPTED)
-
-
-def visible(text: str) -> str:
-    """Text, line for line, without the characters that move a cursor, clear a screen or cannot be written."""
-    return "\n".join(map(printable, text.split("\n")))
 
 
 def with_traceback(error: HarnessError) -> HarnessError:

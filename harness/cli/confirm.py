@@ -9,6 +9,7 @@ import typer
 from harness.cli.app import app, console, exit_study, print_resume, shown_on
 from harness.cli.options import Address, ComputeHours, Concurrency, Cpus, Executor, Gpus, Measure, Quiet, Tracker
 from harness.cli.outcome import failures_shown, print_failures, print_page
+from harness.config import CONFIRMED_TRIALS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -17,9 +18,6 @@ if TYPE_CHECKING:
     from harness.run import Resources
     from harness.store import StudyFolder
 
-#: trials of a search that are trained again, unless another number is asked for
-TOP = 5
-
 
 @app.command()
 def confirm(
@@ -27,7 +25,9 @@ def confirm(
     seeds: Annotated[
         int | None, typer.Option(min=1, help="Trainings of each trial; none: 3, or as many as it began with.")
     ] = None,
-    top: Annotated[int, typer.Option(min=1, help="How many of the best; with --resume: those it began with.")] = TOP,
+    top: Annotated[int, typer.Option(min=1, help="How many of the best; with --resume: those it began with.")] = (
+        CONFIRMED_TRIALS
+    ),
     gpus_per_trial: Gpus = 0.0,
     cpus_per_trial: Cpus = 1.0,
     concurrency: Concurrency = None,

@@ -8,7 +8,8 @@ from typing import Annotated, Any, Literal
 import typer
 from rich.text import Text
 
-from harness.cli.app import app, console, print_json, visible
+from harness.cli.app import app, console, print_json
+from harness.config import visible
 from harness.errors import DataError
 
 data = typer.Typer(no_args_is_help=True, help="Generate, verify and count frame folders.")

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterable
+from contextlib import nullcontext
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 from rich.table import Table
@@ -12,10 +14,16 @@ from rich.text import Text
 
 from harness.cli.app import app, console, errors, print_json
 from harness.cli.inputs import DEFAULT_SPACE
+from harness.config import printable
+
+if TYPE_CHECKING:
+    from harness.doctor import Check
 
 _MARKS = {"ok": ("✓", "green"), "warn": ("!", "yellow"), "bad": ("✗", "red")}
 #: where a screen knows neither
 _PLAIN = {"✓": "+", "✗": "x"}
+#: shown on terminals alone
+_WAITING = "asking libraries, each in a process of its own"
 
 
 @app.command()
@@ -38,13 +46,13 @@ def doctor(
     if hasattr(sys.stdout, "reconfigure"):
         # a screen without ✓ must not end what would have said so
         sys.stdout.reconfigure(errors="replace")
-    with errors.status("asking libraries, each in a process of its own"):
-        checks = examine(space or sorted(DEFAULT_SPACE.parent.glob("*.yaml")), data, taxonomy)
+    spaces = space or sorted(DEFAULT_SPACE.parent.glob("*.yaml"))
+    found = examine(spaces, data, taxonomy)
+    checks = _all(found) if json else _shown(found, _names_width(spaces))
     faults = sum(check.state == "bad" for check in checks)
     if json:
         print_json({"ok": not faults, "checks": [check._asdict() for check in checks]})
     else:
-        console.print(_lines(checks, unicode=console.encoding.lower().startswith("utf")))
         hints = sum(check.state == "warn" for check in checks)
         end = f"{faults} fault(s), {hints} hint(s)" if faults or hints else "all is well"
         console.print(Text(end, "bold red" if faults else "bold green"))
@@ -52,16 +60,39 @@ def doctor(
         raise typer.Exit(2)
 
 
-def _lines(checks: list, unicode: bool) -> Table:
-    """A line for each check, its remedy below it."""
+def _all(checks: Iterable[Check]) -> list[Check]:
+    with errors.status(_WAITING):
+        return list(checks)
+
+
+def _shown(checks: Iterable[Check], width: int) -> list[Check]:
+    """Print each check as soon as it is known; on a terminal a last line says that more are to come."""
+    unicode = console.encoding.lower().startswith("utf")
+    # on the same console: what is printed then goes above it
+    waiting = console.status(_WAITING) if console.is_terminal else nullcontext()
+    shown = []
+    with waiting:
+        for check in checks:
+            console.print(_line(check, width, unicode))
+            shown.append(check)
+    return shown
+
+
+def _line(check: Check, width: int, unicode: bool) -> Table:
+    """The line of a check, its remedy below it; `width`: of all names, so that the lines stand in columns."""
     table = Table(box=None, show_header=False, pad_edge=False)
     table.add_column(no_wrap=True)
-    table.add_column(no_wrap=True)
+    table.add_column(no_wrap=True, min_width=width)
     table.add_column(overflow="fold")
-    for check in checks:
-        mark, colour = _MARKS[check.state]
-        found = Text(check.found)
-        if check.remedy:
-            found.append(f"\n{'→' if unicode else '->'} {check.remedy}", "dim" if check.state == "warn" else "bold")
-        table.add_row(Text(mark if unicode else _PLAIN.get(mark, mark), colour), Text(check.name, "bold"), found)
+    mark, colour = _MARKS[check.state]
+    found = Text(printable(check.found))
+    if check.remedy:
+        remedy = f"\n{'→' if unicode else '->'} {printable(check.remedy)}"
+        found.append(remedy, "dim" if check.state == "warn" else "bold")
+    table.add_row(Text(mark if unicode else _PLAIN.get(mark, mark), colour), Text(check.name, "bold"), found)
     return table
+
+
+def _names_width(spaces: Iterable[Path]) -> int:
+    """Of the longest name of a check, in letters."""
+    return max(len(name) for name in ("shared memory", *(f"weights {path.stem}" for path in spaces)))

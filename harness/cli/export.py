@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from harness.cli.app import app, console, errors
+from harness.cli.app import app, console
+from harness.cli.inputs import say_confirmed, standing_confirmation
 from harness.errors import ConfigError, StudyError
 
 if TYPE_CHECKING:
@@ -71,7 +72,6 @@ def _chosen(word: str, rank: int | None, as_searched: bool) -> tuple[RunFolder, 
     """The run of a word, and its Experiment as a file that says where it came from."""
     from harness.config import AblationSettings, SearchSettings
     from harness.report.card_facts import read_settings
-    from harness.search.confirmation import is_confirmed, read_confirmation
     from harness.search.search import ranked, read_export
     from harness.store import find_study, given_run
 
@@ -90,8 +90,8 @@ def _chosen(word: str, rank: int | None, as_searched: bool) -> tuple[RunFolder, 
     if not isinstance(settings, SearchSettings):
         run = folder.run(ranked(folder, rank or 1).trial)
         return run, run.experiment.read_text()
-    confirmation = None if as_searched else read_confirmation(folder)
-    if is_confirmed(confirmation):
+    confirmation = None if as_searched else standing_confirmation(folder)
+    if confirmation is not None:
         return _confirmed(folder, confirmation, rank or 1)
     return folder.run(ranked(folder, rank or 1).trial), read_export(folder, rank or 1)
 
@@ -101,7 +101,7 @@ def _confirmed(folder: StudyFolder, confirmation: Confirmation, rank: int) -> tu
     from harness.search.confirmation import confirmed_at, confirmed_text
 
     row = confirmed_at(confirmation, rank).best_run
-    _say_aside(f"rank {rank} by fresh seeds ({confirmation.folder.path}); --as-searched gives the search's own ranking")
+    say_confirmed(confirmation, rank, "--as-searched gives the search's own ranking")
     return confirmation.folder.run(row.trial), confirmed_text(folder, confirmation, rank)
 
 
@@ -179,11 +179,6 @@ def _in_words(parity: Parity, frame: str) -> str:
         f"logits differ by at most {parity.difference:.1e} of {parity.scale:.3g}, {same}. It gives logits at the input "
         "size, of one view."
     )
-
-
-def _say_aside(text: str) -> None:
-    # not among what is written to standard output
-    errors.print(text, highlight=False, soft_wrap=True)
 
 
 def _say(text: str) -> None:

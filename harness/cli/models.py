@@ -14,6 +14,9 @@ from harness.cli.options import Data, Set
 from harness.errors import StudyError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from harness.data import Frame
     from harness.engine.evaluate import Evaluation
     from harness.engine.inference import View
     from harness.engine.trained import Trained
@@ -109,6 +112,8 @@ def predict(
     trained = open_run(folder, pick_device())
     experiment = inputs.change_experiment(trained.experiment, None, _tta_overrides(tta))
     looks = views(experiment, experiment.evaluation.tta)
+    if windows is not None:
+        _check_sizes(trained, frames, films)
     if frames:
         written = write_predictions(trained, frames, output, looks, windows)
         for _ in track(written, "predicting", total=len(frames), console=console):
@@ -136,6 +141,18 @@ def describe(
         print_json(values)
     else:
         console.print(describe_tables(values))
+
+
+def _check_sizes(trained: Trained, frames: Sequence[Frame], films: Sequence[Video]) -> None:
+    """Refuse what is smaller than a window before the first is predicted, which can take hours."""
+    from harness.data import image_size
+    from harness.engine.windows import check_size
+
+    window = trained.experiment.data.input_size
+    for frame in frames:
+        check_size(image_size(frame.image), window, f"{frame.image}: an image")
+    for film in films:
+        check_size(film.size, window, f"{film.path}: a video")
 
 
 def _predict_film(
@@ -174,7 +191,7 @@ def _show_worst(
 
 
 def find_run(name: str) -> RunFolder:
-    """A run by its folder, or the best run of a study by its name or folder.
+    """A run by its folder, or the best run of a study by its name or folder: of a confirmed search, by fresh seeds.
 
     Raises:
         StudyError: there is neither, or something in it leads out of it.
@@ -196,8 +213,14 @@ def find_run(name: str) -> RunFolder:
 
 
 def _best_run(study: StudyFolder) -> RunFolder:
+    from harness.cli.inputs import say_confirmed, standing_confirmation
     from harness.store import Record
 
+    confirmation = standing_confirmation(study)
+    if confirmation is not None:
+        run = confirmation.folder.run(confirmation.confirmed[0].best_run.trial)
+        say_confirmed(confirmation, 1, f"this is {run.path}, any other run can be given by its folder")
+        return run
     ranking = Record(study).ranking()
     if not ranking:
         raise StudyError(f"study '{study.name}' has no trial with a score yet; let it go on first")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -29,6 +30,20 @@ def print_unreached(folder: StudyFolder) -> None:
 
     if (found := unreached(folder)) is not None:
         console.print(found, soft_wrap=True)
+
+
+def print_next(folder: StudyFolder) -> None:
+    """The commands that come after a search, its confirmation first where it had none; nothing without a score."""
+    from harness.search.confirmation import asks_for_confirmation
+    from harness.store import Record
+
+    if not Record(folder).ranking():
+        return
+    study = shlex.quote(str(folder.path))
+    asked = asks_for_confirmation(folder, study)
+    confirm = [] if asked is None else [f"{asked[0]}    # {asked[1]}"]
+    for head, command in zip(("next", ""), (*confirm, f"harness export {study} --to model"), strict=False):
+        console.print(f"{head:<8}{command}", highlight=False, markup=False, soft_wrap=True)
 
 
 def print_page(folder: StudyFolder, upload: str | None = None) -> None:

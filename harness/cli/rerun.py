@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from harness.cli.app import app, console, with_traceback
-from harness.config import name_problem
+from harness.config import name_problem, visible
 from harness.errors import HarnessError, StudyError
 
 if TYPE_CHECKING:
@@ -49,7 +49,8 @@ def rerun(
         raise with_traceback(error)  # noqa: B904  (it is the same error)
     ended = record.ended.get(id_)
     if ended is not None and ended.error is not None:
-        console.print(f"it failed in the study, and here it did not: {ended.error}", highlight=False, markup=False)
+        said = f"it failed in the study, and here it did not: {visible(ended.error)}"
+        console.print(said, highlight=False, markup=False)
 
 
 def find_trial(record: Record, word: str) -> str:

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from harness.cli.app import app, console, exit_study, parse_duration, shown_on
-from harness.cli.confirm import TOP, confirm_search
+from harness.cli.confirm import confirm_search
 from harness.cli.options import (
     Address,
     ComputeHours,
@@ -25,7 +25,8 @@ from harness.cli.options import (
     Tracker,
     Upload,
 )
-from harness.cli.outcome import failures_shown, print_failures, print_page, print_unreached
+from harness.cli.outcome import failures_shown, print_failures, print_next, print_page, print_unreached
+from harness.config import CONFIRMED_TRIALS, visible
 from harness.config.space import Strategy
 from harness.errors import StudyError
 
@@ -55,7 +56,8 @@ def search(
         typer.Option(
             min=1,
             metavar="SEEDS",
-            help=f"Then train the best {TOP} again with this many fresh seeds each; budgets are for the search alone.",
+            help=f"Then train the best {CONFIRMED_TRIALS} again with this many fresh seeds each; budgets are for the "
+            "search alone.",
         ),
     ] = None,
     disk_gb: Annotated[float | None, typer.Option(min=0, help="Room for weights; the best trials keep theirs.")] = None,
@@ -86,7 +88,7 @@ def search(
     folder = inputs.study_folder(name, (space or inputs.DEFAULT_SPACE).stem)
     what, notes = recipes.with_recipes(what, enqueue or (), warm_start or (), folder if resume else None)
     for note in notes:
-        shown_on(quiet).print(note, highlight=False, markup=False, soft_wrap=True)
+        shown_on(quiet).print(visible(note), highlight=False, markup=False, soft_wrap=True)
     resources = Resources(executor, gpus_per_trial, cpus_per_trial, concurrency, address, upload)
     with failures_shown(folder):
         study = run_search(
@@ -102,7 +104,9 @@ def search(
             resume=resume,
             trackers=tracker or (),
         )
-    console.print(search_summary(folder, is_confirmed_next=confirm is not None))
+    console.print(search_summary(folder))
+    if confirm is None:
+        print_next(folder)
     print_failures(folder)
     print_unreached(folder)
     left = len(study.record.ended) < what.search.trials or confirm is not None
@@ -112,8 +116,8 @@ def search(
             folder,
             resources,
             confirm,
-            TOP,
-            resume=goes_on(folder, TOP),
+            CONFIRMED_TRIALS,
+            resume=goes_on(folder, CONFIRMED_TRIALS),
             quiet=quiet,
             resumed_as=folder.name,
             measured=measure,

@@ -4,12 +4,22 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from harness.config.base import Section
 
 RawId = Annotated[int, Field(ge=0, le=65535)]
 Channel = Annotated[int, Field(ge=0, le=255)]
+
+
+def _on_one_line(name: str) -> str:
+    if not name.isprintable():
+        raise ValueError(f"name {name!r}: characters that cannot be printed; a name is one line of letters")
+    return name
+
+
+#: it stands in tables and on screens
+ClassName = Annotated[str, Field(min_length=1), AfterValidator(_on_one_line)]
 
 
 class SyntheticDesert(Section):
@@ -39,7 +49,7 @@ class DataConfig(Section):
 class CustomClass(Section):
     """One class of a custom taxonomy."""
 
-    name: str = Field(min_length=1, description="name, unique in the taxonomy")
+    name: ClassName = Field(description="name, unique in the taxonomy")
     ids: tuple[RawId, ...] = Field(min_length=1, description="raw mask values; the first is written by predict")
     colour: tuple[Channel, Channel, Channel] = Field(description="RGB, 0-255")
 

@@ -11,6 +11,8 @@ from harness.config.base import Name, Section
 from harness.config.experiment import Experiment
 from harness.config.space import Space
 
+#: trials of a search that are trained again, unless another number is asked for
+CONFIRMED_TRIALS = 5
 #: what may change when a study is resumed
 _MAY_CHANGE = ("space.search.trials", "seeds", "race", "ablation.design.steps")
 

@@ -101,6 +101,11 @@ def printable(text: str) -> str:
     return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
 
+def visible(text: str) -> str:
+    """Text that a file holds, line for line, as a screen may show it: as `printable`, but for line breaks."""
+    return "\n".join(map(printable, text.split("\n")))
+
+
 def did_you_mean(word: str, known: typing.Iterable[str]) -> str:
     """`; did you mean 'x'?` or the list of what is known."""
     known = sorted(known)

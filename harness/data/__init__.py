@@ -11,6 +11,7 @@ from harness.data.frames import (
     Frame,
     dataset_fingerprint,
     existing_splits,
+    image_size,
     list_frames,
     read_frame,
     read_image,
@@ -23,7 +24,7 @@ from harness.data.taxonomy import UNMAPPED, Taxonomy, build_taxonomy
 __all__ = [
     "UNMAPPED", "Census", "DatasetCheck", "Frame", "FrameArrays", "Taxonomy", "augment", "build_augmentation",
     "build_once", "build_taxonomy", "cache_folder", "census", "check_dataset", "class_counts", "dataset_fingerprint",
-    "dataset_root", "eval_batches", "existing_splits", "gap", "list_frames", "needs_native", "needs_style",
-    "open_frames", "opening", "read_frame", "read_image", "read_mask", "render_frame", "train_batches",
-    "write_desert",
+    "dataset_root", "eval_batches", "existing_splits", "gap", "image_size", "list_frames", "needs_native",
+    "needs_style", "open_frames", "opening", "read_frame", "read_image", "read_mask", "render_frame",
+    "train_batches", "write_desert",
 ]  # fmt: skip

@@ -25,7 +25,9 @@ from harness.errors import DataError
 from harness.store.cache_folders import build_once, cache_folder
 from harness.store.cache_room import make_room
 
-__all__ = ["FrameArrays", "build_once", "cache_folder", "dataset_root", "make_room", "open_frames", "opening"]
+__all__ = [
+    "FrameArrays", "build_once", "cache_folder", "dataset_root", "frames_name", "make_room", "open_frames", "opening",
+]  # fmt: skip
 
 #: part of the folder names; raise it when the files' content changes meaning
 _CACHE_VERSION = 1
@@ -113,12 +115,17 @@ def open_frames(
     Raises DataError: a file that breaks a rule, no masks, frames of several sizes where `size` is None, or
     too little room on the disk or under the cache's limit.
     """
+    name = frames_name(dataset_fingerprint(root), split, size, masks=masks, allow_8bit=allow_8bit)
+    # the frames are listed and checked only where they are decoded: the name holds the content of them all
+    return _load(_built(name, lambda folder: _write(folder, _wanted(root, split, masks), size, masks, allow_8bit)))
+
+
+def frames_name(fingerprint: str, split: str, size: Size | None, *, masks: bool = True, allow_8bit: bool) -> str:
+    """The name in the cache folder of a split's decoded frames; the other arguments are those of `open_frames`."""
     side = "native" if size is None else f"{size[0]}x{size[1]}"
     kind = "" if masks else "-images"
     depth = "-8bit" if allow_8bit else ""
-    name = f"frames-v{_CACHE_VERSION}-{dataset_fingerprint(root)}-{split}-{side}{kind}{depth}"
-    # the frames are listed and checked only where they are decoded: the name holds the content of them all
-    return _load(_built(name, lambda folder: _write(folder, _wanted(root, split, masks), size, masks, allow_8bit)))
+    return f"frames-v{_CACHE_VERSION}-{fingerprint}-{split}-{side}{kind}{depth}"
 
 
 def _wanted(root: Path, split: str, masks: bool) -> list[Frame]:

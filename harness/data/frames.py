@@ -94,6 +94,15 @@ def read_image(path: Path) -> NDArray[np.uint8]:
     return _image(path)[0]
 
 
+def image_size(path: Path) -> tuple[int, int]:
+    """Height and width of an image as `read_image` gives it, which is decoded only where it is turned.
+
+    Raises DataError as `read_image` does, for what its header tells.
+    """
+    header = _checked_header(path, _content(path))
+    return read_image(path).shape[:2] if header.turned else (header.height, header.width)
+
+
 def _image(path: Path) -> tuple[NDArray[np.uint8], ImageHeader]:
     content = _content(path)
     header = _checked_header(path, content)

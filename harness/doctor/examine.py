@@ -1,8 +1,8 @@
-"""All checks, the slow ones at the same time."""
+"""All checks, each as soon as it is known; the slow ones at the same time."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -13,11 +13,14 @@ from harness.doctor.check import Check
 _AT_ONCE = 2
 
 
-def examine(spaces: Sequence[Path] = (), data: Path | None = None, taxonomy: str = "falcon10") -> list[Check]:
+def examine(spaces: Sequence[Path] = (), data: Path | None = None, taxonomy: str = "falcon10") -> Iterator[Check]:
     """Look at Python, libraries, GPUs, Ray, weights, disk, memory and, where one is given, a dataset folder.
 
     Args:
         spaces: search spaces, whose pretrained weights are looked for on this disk; nothing is fetched.
+
+    Yields:
+        Always in the same order, so a check that is done may wait for one before it.
     """
     slow: list[Callable[[], list[Check]]] = [
         libraries.torch,
@@ -31,14 +34,19 @@ def examine(spaces: Sequence[Path] = (), data: Path | None = None, taxonomy: str
     cluster = machine.ray_cluster()
     with ThreadPoolExecutor(max_workers=_AT_ONCE) as pool:
         answers = [pool.submit(check) for check in slow]
-        quick = [machine.python(), *machine.packages(), machine.extras()]
-        rest = [
+        yield from (machine.python(), *machine.packages(), machine.extras())
+        # looked at now, not once Ray has been started
+        rest = (
             machine.ray_token(),
             cluster,
             *machine.folders(),
             *machine.memory(),
             machine.handles(),
             machine.letters(),
-        ]
-        torch, images, ray, *others = [answer.result() for answer in answers]
-    return [*quick, *torch, *images, *ray, *rest, *(check for those in others for check in those)]
+        )
+        torch, images, ray, *others = answers
+        for answer in (torch, images, ray):
+            yield from answer.result()
+        yield from rest
+        for answer in others:
+            yield from answer.result()

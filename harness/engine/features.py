@@ -28,7 +28,7 @@ from harness.data import FrameArrays
 from harness.data.batches import Batch, Rows
 from harness.engine.inference import autocast, normalise
 from harness.models import SegmentationModel
-from harness.store.cache_folders import build_once, cache_folder
+from harness.store.cache_folders import build_once, cache_folder, is_built
 from harness.store.cache_room import make_room
 
 #: part of the folder names; raise it when the files' content changes meaning
@@ -126,7 +126,18 @@ def open_stored(name: str, count: int, parts: Callable[[], Iterable[np.ndarray]]
 
 def stored_name(kind: str, frames: FrameArrays, decides: Any) -> str:
     """The name in the cache folder of something made of frames, and what decides it besides them."""
-    return f"{kind}-v{_VERSION}-{_key(frames.folder.name, decides)}"
+    return name_in_store(kind, frames.folder.name, decides)
+
+
+def name_in_store(kind: str, frames: str, decides: Any) -> str:
+    """As `stored_name`, of frames that are not open: by their own name in the cache folder."""
+    return f"{kind}-v{_VERSION}-{_key(frames, decides)}"
+
+
+def find_stored(name: str) -> np.ndarray | None:
+    """The array `name` of the cache folder; None where nobody has made it on this machine, or it has gone."""
+    folder = cache_folder() / name
+    return np.load(folder / "array.npy", allow_pickle=False) if is_built(folder) else None
 
 
 def _images(frames: FrameArrays) -> Iterator[Tensor]:

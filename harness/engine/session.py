@@ -16,16 +16,20 @@ from harness.data import (
     build_taxonomy,
     class_counts,
     dataset_root,
+    needs_native,
     needs_style,
     open_frames,
     train_batches,
 )
 from harness.data.batches import Rows, stored_batches, training_truths
+from harness.data.cache import frames_name
 from harness.engine.evaluate import EvalFrames, open_eval_frames, open_train_frames
 from harness.engine.features import (
     FeatureCache,
     choose_views,
     features_are_cached,
+    find_stored,
+    name_in_store,
     open_stored,
     stored_name,
     views_of_epoch,
@@ -216,3 +220,17 @@ def training_counts(session: Session) -> np.ndarray:
     # epoch 0 is nobody else's: the draws of the first epoch stay its own
     passes = (np.bincount(truth[truth < classes].flatten(), minlength=classes) for _, truth in session.batches(0))
     return sum(passes)
+
+
+def known_training_counts(experiment: Experiment, fingerprint: str) -> np.ndarray | None:
+    """Pixels per class (C,) of the training frames, at the size that is trained on, without a look at any frame.
+
+    Args:
+        fingerprint: of the dataset.
+
+    None where no training on this machine has counted them, or the cache has let them go.
+    """
+    taxonomy = build_taxonomy(experiment.taxonomy)
+    size = None if needs_native(policy_steps(experiment.augmentation)) else experiment.data.input_size
+    frames = frames_name(fingerprint, "train", size, allow_8bit=taxonomy.eight_bit)
+    return find_stored(name_in_store("counts", frames, canonical_json(experiment.taxonomy)))

@@ -22,11 +22,12 @@ _CODEC = "mp4v"
 
 
 class Video(NamedTuple):
-    """A video file: frames per second, and how many frames its header promises; None: it does not say."""
+    """A video file: frames per second, how many frames its header promises, if it says so, and (height, width)."""
 
     path: Path
     rate: float
     promised: int | None
+    size: tuple[int, int]
 
 
 def open_video(path: Path) -> Video:
@@ -45,13 +46,14 @@ def open_video(path: Path) -> Video:
                 f"{path.stem}-converted.mp4"
             )
         rate, promised = capture.get(cv2.CAP_PROP_FPS), int(capture.get(cv2.CAP_PROP_FRAME_COUNT))
-        if not capture.read()[0]:
+        there, first = capture.read()
+        if not there:
             raise DataError(f"{path}: not one frame of it can be decoded; copy the file again, or convert it")
     if not (isfinite(rate) and rate > 0):
         raise DataError(
             f"{path}: has no frame rate; give it one: ffmpeg -r 25 -i {path.name} -c:v mpeg4 {path.stem}-25.mp4"
         )
-    return Video(path, rate, promised if promised > 0 else None)
+    return Video(path, rate, promised if promised > 0 else None, first.shape[:2])
 
 
 def open_videos(paths: Sequence[Path]) -> list[Video]:

@@ -27,7 +27,7 @@ def window_logits(trained: Trained, images: Tensor, looks: tuple[View, ...], ove
     """
     height, width = trained.experiment.data.input_size
     size = (images.shape[-2], images.shape[-1])
-    _check_size(size, (height, width))
+    check_size(size, (height, width))
     corners = [(y, x) for y in starts(size[0], height, overlap) for x in starts(size[1], width, overlap)]
     weight = torch.outer(_ramp(height), _ramp(width)).to(images.device)
     total = torch.zeros(1, len(trained.taxonomy.names), *size, device=images.device)
@@ -57,9 +57,14 @@ def _ramp(length: int) -> Tensor:
     return torch.minimum(position, length - position)
 
 
-def _check_size(size: tuple[int, int], window: tuple[int, int]) -> None:
+def check_size(size: tuple[int, int], window: tuple[int, int], what: str = "an image") -> None:
+    """Refuse an image that is smaller than a window; sizes are (height, width) in pixels.
+
+    Raises:
+        DataError: it is; `what` names the image.
+    """
     if size[0] < window[0] or size[1] < window[1]:
         raise DataError(
-            f"an image of {size[1]}x{size[0]} pixels is smaller than a window of {window[1]}x{window[0]} "
+            f"{what} of {size[1]}x{size[0]} pixels is smaller than a window of {window[1]}x{window[0]} "
             "(data.input_size); leave out --windows: the whole image is then resized to the input size"
         )

@@ -313,6 +313,8 @@ def _of_choice(facts: CardFacts) -> Iterable[str]:
 
 
 def _of_classes(facts: CardFacts) -> Iterable[str]:
+    if facts.trained_on is not None and (unseen := np.array(facts.taxonomy.names)[facts.trained_on == 0]).size:
+        yield f"Never seen in training, as the training frames hold no pixel of them: {', '.join(unseen)}."
     if facts.validation is None:
         return
     truth = dataset_counts(facts.validation).truth

@@ -7,7 +7,6 @@ from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
-from zipfile import BadZipFile
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,8 +22,9 @@ from harness.config import (
 )
 from harness.data import Taxonomy, build_taxonomy, dataset_fingerprint, existing_splits
 from harness.data.frames import find_frames
-from harness.errors import DataError, StudyError
-from harness.metrics.confusion import check_matrices
+from harness.engine.session import known_training_counts
+from harness.errors import StudyError
+from harness.report.records import read_matrices
 from harness.store import EpochRow, Record, RunFolder, StudyFolder, TrialRow
 
 Settings = SearchSettings | ReplicateSettings | AblationSettings
@@ -79,6 +79,8 @@ class CardFacts:
     test: NDArray[np.int64] | None
     study: StudyFacts | None
     data: DataFacts
+    #: pixels per class (C,) of the training frames; none: not known on this machine
+    trained_on: NDArray[np.int64] | None = None
 
     @property
     def rank(self) -> int | None:
@@ -96,6 +98,8 @@ def read_facts(run: RunFolder) -> CardFacts:
     experiment = run.read_experiment()
     study = _study_of(run)
     record = Record(study.folder) if study else None
+    data = look_at_frames(experiment.data.root, study.settings.dataset if study else None)
+    fingerprint = data.recorded or data.found
     return CardFacts(
         run=run,
         experiment=experiment,
@@ -105,7 +109,8 @@ def read_facts(run: RunFolder) -> CardFacts:
         validation=_matrices(run.confusion),
         test=_matrices(run.test_confusion),
         study=study,
-        data=look_at_frames(experiment.data.root, study.settings.dataset if study else None),
+        data=data,
+        trained_on=known_training_counts(experiment, fingerprint) if fingerprint else None,
     )
 
 
@@ -156,12 +161,4 @@ def _provenance(path: Path) -> dict[str, Any]:
 
 
 def _matrices(path: Path) -> NDArray[np.int64] | None:
-    if not path.exists():
-        return None
-    try:
-        with open(path, "rb") as file, np.load(file, allow_pickle=False) as arrays:
-            matrices = arrays["matrices"]
-        check_matrices(matrices)
-    except (BadZipFile, OSError, EOFError, ValueError, KeyError, DataError) as error:
-        raise StudyError(f"{path}: damaged ({error}); restore it, or remove it to leave it out") from error
-    return matrices
+    return read_matrices(path) if path.exists() else None

@@ -8,6 +8,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from harness.config import printable
 from harness.search.confirmation import (
     LEAST_SEEDS,
     LEVEL,
@@ -22,7 +23,9 @@ _LEVEL = f"{100 * LEVEL:g} %"
 
 def confirmation_summary(confirmation: Confirmation) -> RenderableType:
     """The trials as fresh seeds rank them, how far the search's first was too high, and where the winner lies."""
-    lines = [Text(sentence, "yellow" if is_warning else "") for sentence, is_warning in sentences(confirmation)]
+    lines = [
+        Text(printable(sentence), "yellow" if is_warning else "") for sentence, is_warning in sentences(confirmation)
+    ]
     folder = confirmation.folder
     done = [
         Text(f"winner  {folder.best}", "bold green"),

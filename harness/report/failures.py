@@ -11,6 +11,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
+from harness.config import printable
 from harness.store import Record, StudyFolder, TrialRow
 
 #: trials shown of each cause
@@ -70,7 +71,9 @@ def _cause(trials: list[TrialRow], well: Sequence[TrialRow]) -> list[RenderableT
         table.add_row(
             f"trial {row.number}", f"seed {row.seed}", f"{row.epochs} epochs", Text(_values(row.picked), "dim")
         )
-    parts: list[RenderableType] = [Text.assemble((f"{len(trials)} × ", "bold"), (_first_line(trials[0]), "red"))]
+    parts: list[RenderableType] = [
+        Text.assemble((f"{len(trials)} × ", "bold"), (printable(_first_line(trials[0])), "red"))
+    ]
     parts.append(Padding.indent(table, 4))
     if len(trials) > _SHOWN:
         parts.append(Padding.indent(Text(f"and {len(trials) - _SHOWN} more", "dim"), 4))
@@ -81,9 +84,8 @@ def _cause(trials: list[TrialRow], well: Sequence[TrialRow]) -> list[RenderableT
 
 
 def _values(picked: dict[str, Any]) -> str:
-    return "  ".join(
-        f"{name}={value:.4g}" if isinstance(value, float) else f"{name}={value}" for name, value in picked.items()
-    )
+    words = (f"{name}={value:.4g}" if isinstance(value, float) else f"{name}={value}" for name, value in picked.items())
+    return printable("  ".join(words))
 
 
 def _advice(folder: StudyFolder, first: TrialRow) -> Text:

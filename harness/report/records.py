@@ -94,8 +94,8 @@ def read_ablation(folder: StudyFolder) -> AblationRecords:
 
 
 def _matrices(paths: dict[str, dict[int, Path]]) -> Matrices:
-    read = {arm: {seed: _read(p) for seed, p in by_seed.items() if p.exists()} for arm, by_seed in paths.items()}
-    return {arm: by_seed for arm, by_seed in read.items() if by_seed}
+    there = {arm: {seed: p for seed, p in by_seed.items() if p.exists()} for arm, by_seed in paths.items()}
+    return {arm: {seed: read_matrices(p) for seed, p in some.items()} for arm, some in there.items() if some}
 
 
 def _epochs(record: Record, row: TrialRow) -> list[EpochRow]:
@@ -107,7 +107,12 @@ def _epochs(record: Record, row: TrialRow) -> list[EpochRow]:
     return rows
 
 
-def _read(path: Path) -> NDArray[np.int64]:
+def read_matrices(path: Path) -> NDArray[np.int64]:
+    """The per-image confusion matrices (N C C+1) that a run keeps, N and C at least 1.
+
+    Raises:
+        StudyError: the file is missing, damaged, too large, or holds something else.
+    """
     try:
         with ZipFile(path) as members:
             # zeros pack to nothing: what they unpack to is looked at before they are unpacked
@@ -117,6 +122,8 @@ def _read(path: Path) -> NDArray[np.int64]:
             matrices = arrays["matrices"]
     except _DAMAGED as error:
         raise StudyError(f"{path}: damaged ({error}); restore it, or remove it to leave it out") from error
-    if matrices.ndim != 3 or matrices.shape[2] != matrices.shape[1] + 1 or matrices.dtype != np.int64:
-        raise StudyError(f"{path}: {matrices.dtype} {matrices.shape} are no confusion matrices; restore or remove it")
+    shape = matrices.shape
+    if matrices.dtype != np.int64 or len(shape) != 3 or 0 in shape or shape[2] != shape[1] + 1:
+        what = f"{matrices.dtype} {shape} are no confusion matrices (N C C+1)"
+        raise StudyError(f"{path}: damaged ({what}); restore it, or remove it to leave it out")
     return matrices

@@ -9,7 +9,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from harness.config import SearchSettings, read_section
+from harness.config import SearchSettings, printable, read_section, visible
 from harness.config.space import Objective
 from harness.metrics import (
     CONVENTIONS,
@@ -31,12 +31,8 @@ from harness.store.front import front_of
 _TOP = 5
 
 
-def search_summary(folder: StudyFolder, is_confirmed_next: bool = False) -> RenderableType:
-    """The winner, the runners-up, the default Experiment, and what early stopping saved.
-
-    Args:
-        is_confirmed_next: the same command goes on to train the best again.
-    """
+def search_summary(folder: StudyFolder) -> RenderableType:
+    """The winner, the runners-up, the default Experiment, and what early stopping saved."""
     record = Record(folder)
     settings = read_section(SearchSettings, folder.settings)
     ranking = record.ranking()
@@ -51,7 +47,6 @@ def search_summary(folder: StudyFolder, is_confirmed_next: bool = False) -> Rend
         _cost_line(record, settings.space.experiment.training.epochs),
         Text(_curse(len(ranking)), "dim"),
         Text(f"winner  {folder.best}", "bold green"),
-        *([] if is_confirmed_next else [Text(f"next    harness confirm {folder.path} --seeds 3")]),
     )
 
 
@@ -120,7 +115,7 @@ def replicates_summary(folder: StudyFolder) -> RenderableType:
             _show(row.best_epoch),
             str(row.epochs),
             f"{row.seconds:.0f}",
-            str(folder.run(row.trial).path) if row.error is None else row.error,
+            str(folder.run(row.trial).path) if row.error is None else visible(row.error),
         )
     scores = [row.score for row in rows if row.score is not None and row.outcome == "complete"]
     return Group(table, _mean_line(scores)) if scores else table
@@ -203,7 +198,7 @@ def per_image_rows(values: dict[str, Any]) -> Table:
         recalls = np.array(list(row["recall"].values()), dtype=float)
         # a class has a recall where the truth holds it
         there = np.array(list(row["iou"].values()), dtype=float)[~np.isnan(recalls)]
-        table.add_row(name, _number(row["accuracy"]), _number(there.mean() if there.size else np.nan))
+        table.add_row(printable(name), _number(row["accuracy"]), _number(there.mean() if there.size else np.nan))
     return table
 
 
@@ -305,7 +300,7 @@ def _shape(shape: list[int]) -> str:
 def _show(value: object) -> str:
     if value is None:
         return "–"
-    return f"{value:.3g}" if isinstance(value, float) else str(value)
+    return f"{value:.3g}" if isinstance(value, float) else printable(str(value))
 
 
 def _number(value: float | None) -> str:

@@ -10,7 +10,15 @@ from typing import Any
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from harness.config import Experiment, SearchSettings, apply_overrides, differences, read_section, to_overrides
+from harness.config import (
+    Experiment,
+    SearchSettings,
+    apply_overrides,
+    differences,
+    printable,
+    read_section,
+    to_overrides,
+)
 from harness.store import EpochRow, Record, StudyFolder, TrialRow
 
 #: fields and sections that may rightly leave the losses of the first epochs as they are: they act later, or on the
@@ -88,7 +96,7 @@ def unreached(folder: StudyFolder) -> RenderableType | None:
     return Group(
         Text(),
         Text("searched values that changed nothing", "bold yellow"),
-        *(Text(_sentence(pair)) for pair in found[:_SHOWN]),
+        *(Text(printable(_sentence(pair))) for pair in found[:_SHOWN]),
         *more,
         Text("Such a parameter does not reach the training, or nothing that it acts on was there.", "dim"),
     )

@@ -9,6 +9,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from harness.config import printable, visible
 from harness.run.snapshot import RunningTrial, Snapshot
 from harness.store import TrialRow
 
@@ -35,7 +36,7 @@ def ended_line(row: TrialRow, scores: list[float]) -> Text:
     line.append(f"{row.outcome:<9} " if len(row.outcome) > 9 else f"{row.outcome:<9}", _STYLE[row.outcome])
     line.append(f"{row.score:.4f}  " if row.score is not None else "   –    ")
     line.append(f"{row.epochs:>3} epochs  {sparkline(scores, _SPARK):<{_SPARK}}  ")
-    return line.append(row.error if row.error else short(row.picked), "red" if row.error else "dim")
+    return line.append(visible(row.error) if row.error else short(row.picked), "red" if row.error else "dim")
 
 
 def sparkline(values: list[float] | tuple[float, ...], width: int | None = None) -> str:
@@ -49,7 +50,7 @@ def sparkline(values: list[float] | tuple[float, ...], width: int | None = None)
 
 def short(picked: Mapping[str, Any]) -> str:
     """Picked values in one line."""
-    return "  ".join(f"{name}={_short(value)}" for name, value in picked.items())
+    return printable("  ".join(f"{name}={_short(value)}" for name, value in picked.items()))
 
 
 def about(seconds: float) -> str:
@@ -77,7 +78,7 @@ def clock(seconds: float) -> str:
 
 def _headline(snapshot: Snapshot) -> Text:
     plan = snapshot.plan
-    line = Text(plan.name, "bold")
+    line = Text(printable(plan.name), "bold")
     line.append(f"  {plan.kind if plan.search is None else f'search by {plan.search.strategy}'}", "dim")
     if snapshot.status != "running":
         return line.append(f"  {snapshot.status}", "green" if snapshot.status == "finished" else "yellow")
@@ -122,7 +123,7 @@ def _best(snapshot: Snapshot) -> list[RenderableType]:
     if best is None:
         return []
     line = Text("best ").append(f"{best.score:.4f}", "bold green")
-    line.append(f"  trial {best.trial if best.number is None else best.number}, epoch {best.epoch}  ")
+    line.append(printable(f"  trial {best.trial if best.number is None else best.number}, epoch {best.epoch}  "))
     return [_line(line.append(short(best.picked), "dim"))]
 
 
@@ -148,11 +149,11 @@ def _gpus(snapshot: Snapshot) -> list[RenderableType]:
 
 def _failure(snapshot: Snapshot) -> list[RenderableType]:
     row = snapshot.last_failure
-    return [] if row is None else [_line(Text(f"trial {row.number} failed: {row.error}", "red"))]
+    return [] if row is None else [_line(Text(printable(f"trial {row.number} failed: {row.error}"), "red"))]
 
 
 def _note(note: str) -> list[RenderableType]:
-    return [Text(note, "yellow")] if note else []
+    return [Text(printable(note), "yellow")] if note else []
 
 
 def _running(snapshot: Snapshot, width: int, room: int) -> list[RenderableType]:
@@ -176,7 +177,7 @@ def _cells(trial: RunningTrial, wide: bool) -> list[str | Text]:
     number = "–" if trial.number is None else str(trial.number)
     return [
         Text(number, "cyan"),
-        *([trial.trial] if wide else []),
+        *([Text(printable(trial.trial))] if wide else []),
         f"{trial.epochs}/{trial.of}",
         f"{trial.scores[-1]:.4f}" if trial.scores else "starting",
         sparkline(trial.scores, _WIDE_SPARK if wide else _SPARK),

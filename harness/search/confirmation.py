@@ -17,6 +17,7 @@ from itertools import chain, count, islice
 import numpy as np
 
 from harness.config import (
+    CONFIRMED_TRIALS,
     Experiment,
     ReplicateSettings,
     SearchSettings,
@@ -223,6 +224,21 @@ def read_one(folder: StudyFolder, study: StudyFolder) -> Confirmation:
 def is_confirmed(confirmation: Confirmation | None) -> bool:
     """Whether a confirmation's ranking stands for the search's."""
     return confirmation is not None and confirmation.finished and bool(confirmation.confirmed)
+
+
+def asks_for_confirmation(folder: StudyFolder, word: str) -> tuple[str, str] | None:
+    """The command that confirms a search, and what it does; none where it is confirmed, or no trial has a score.
+
+    Args:
+        word: the search on the command line.
+    """
+    confirmation = read_confirmation(folder)
+    if is_confirmed(confirmation) or not Record(folder).ranking():
+        return None
+    if confirmation is not None and not confirmation.finished:
+        return f"harness confirm {word} --resume", "goes on re-training the best with fresh seeds"
+    count = len(best_arms(folder, CONFIRMED_TRIALS))
+    return f"harness confirm {word}", f"re-trains the best {count if count > 1 else 'trial'} with fresh seeds"
 
 
 def confirmed_at(confirmation: Confirmation, rank: int) -> Retrained:

@@ -8,6 +8,7 @@ from harness.config import Ablation, Experiment, SearchSettings, Space, apply_ov
 from harness.config.ablation import Factor, Path
 from harness.config.space import Scalar
 from harness.errors import StudyError
+from harness.search.confirmation import Confirmation, confirmed_at
 from harness.search.default import default_label
 from harness.search.search import ranked
 from harness.store import StudyFolder
@@ -15,18 +16,21 @@ from harness.store import StudyFolder
 Picked = Mapping[str, Scalar]
 
 
-def path_factors(folder: StudyFolder, rank: int) -> Ablation:
+def path_factors(folder: StudyFolder, rank: int, confirmation: Confirmation | None = None) -> Ablation:
     """The path from a search's default Experiment to that of rank `rank` (from 1): one factor for each change.
 
     A factor is named after its parameter. What depends on a changed parameter, or sets a field of what that one
     replaces whole, belongs to its factor; so all factors together give the ranked Experiment.
 
+    Args:
+        confirmation: whose ranking counts; none: the search's own.
+
     Raises:
-        StudyError: the study has fewer ranked trials, or the Experiment has fewer than two changes.
+        StudyError: there are fewer ranked trials, or the Experiment has fewer than two changes.
         ConfigError: the folder holds no search.
     """
     space = read_section(SearchSettings, folder.settings).space
-    picked = ranked(folder, rank).picked
+    picked = (confirmed_at(confirmation, rank).row if confirmation else ranked(folder, rank)).picked
     factors = {group[0]: Factor(set=_overrides(space, picked, group)) for group in _groups(space, picked)}
     if len(factors) < 2:
         raise StudyError(

@@ -9,6 +9,7 @@ from harness.store.folders import (
     experiment_text,
     find_study,
     given_run,
+    newest_study,
     results_folder,
 )
 from harness.store.journal import Journal
@@ -19,5 +20,6 @@ from harness.store.rows import EpochRow, Failure, TrialRow
 __all__ = [
     "BackgroundWriter", "EpochRow", "Failure", "Journal", "Record", "RunFolder", "StudyFolder", "TrialRow",
     "best_epoch", "check_links", "checked_name", "experiment_text", "find_study", "full_disk", "given_run",
-    "is_full_disk", "provenance", "record_session", "results_folder", "write_bytes", "write_json", "write_text",
+    "is_full_disk", "newest_study", "provenance", "record_session", "results_folder", "write_bytes", "write_json",
+    "write_text",
 ]  # fmt: skip

@@ -75,6 +75,11 @@ def build_once(folder: Path, build: Callable[[Path], None], *, verify: bool = Fa
     return folder
 
 
+def is_built(folder: Path) -> bool:
+    """Whether a cache is there and whole; it then counts as used until the process ends."""
+    return _use(folder)
+
+
 def verify(folder: Path) -> str | None:
     """What is wrong with a cache, every byte of which is read; None: nothing."""
     return damage(folder, contents=True)

@@ -211,3 +211,19 @@ def find_study(name: str) -> StudyFolder:
         f"study '{name}' does not exist: neither {name}/study.yaml nor {results_folder() / name}/study.yaml "
         f"is there; known studies: {', '.join(known) or 'none'}"
     )
+
+
+def newest_study() -> StudyFolder:
+    """The study of the results folder that was begun, or resumed, last.
+
+    Raises:
+        StudyError: there is none, or something in it leads out of it.
+    """
+    settings = results_folder().glob("*/study.yaml")
+    newest = max(settings, key=lambda path: (path.stat().st_mtime_ns, path.parent.name), default=None)
+    if newest is None:
+        raise StudyError(
+            f"there is no study in {results_folder()}; start one, e.g. `harness search`, give the path of one, or name "
+            "its folder by HARNESS_RESULTS"
+        )
+    return find_study(str(newest.parent))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 
 import cv2
 import numpy as np
@@ -21,6 +22,7 @@ def test_search_export_train_evaluate_predict_score_go_hand_in_hand(harness, res
     hunt = StudyFolder(results / "hunt")
     winner = max(hunt.trials.read(), key=lambda row: (row.outcome == "complete", row.score))
     assert f"{winner.score:.4f}" in said.out and "next    harness confirm" in said.out
+    assert "    # re-trains the best 2 with fresh seeds\n        harness export" in said.out
 
     best = tmp_path / "best.yaml"
     said = harness("export", "hunt", "--rank", "1", "-o", best)
@@ -143,3 +145,17 @@ def test_help_names_every_command(harness):
     assert said.code == 0
     for command in ("search", "train", "export", "evaluate", "predict", "describe", "score", "data"):
         assert command in said.out
+
+
+def test_report_without_a_study_writes_the_page_of_the_newest_and_says_which(harness, hunt_of, results):
+    said = harness("report")
+    assert said.code == 2 and said.out == ""
+    assert said.err.startswith(f"error: there is no study in {results}; start one")
+    for age, name in enumerate(("new", "old")):
+        made = hunt_of(name=f"results/{name}").search([0.5])
+        os.utime(made.folder.settings, (1e9 - age, 1e9 - age))
+    for words in (("report",), ("report", "study")):
+        said = harness(*words)
+        assert said.code == 0 and said.err == f"study new, the newest in {results}\n"
+        assert said.out == f"page    {results}/new/report.html\n"
+    assert harness("report", "old").err == ""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from harness.config import Experiment, fingerprint, read_section
@@ -34,6 +36,12 @@ def test_a_search_is_confirmed_and_export_gives_the_confirmed_ranking(harness, h
     assert fingerprint(read_section(Experiment, tmp_path / "e.yaml")) == best.row.trial.partition("-s")[0]
     assert StudyFolder(hunt.path / "confirm").best.read_text() == said.out
 
+    said = harness("evaluate", "hunt", "--worst-count", "0", "--json")
+    run = hunt.path / "confirm" / "runs" / best.best_run.trial
+    assert json.loads(said.out)["run"] == str(run)
+    which = f"this is {run}, any other run can be given by its folder"
+    assert said.err == f"rank 1 by fresh seeds ({hunt.path}/confirm); {which}\n"
+
     searched = harness("export", "hunt", "--as-searched")
     assert searched.out == hunt.best.read_text() and "fresh" not in searched.out + searched.err
     assert harness("export", "hunt", "--rank", "9").code == 2
@@ -53,6 +61,8 @@ def test_a_finished_search_is_confirmed_later_and_resumed_with_more_seeds(harnes
     assert said.code == 2 and "--resume --seeds 2 trains them with further seeds" in said.err
     assert harness("confirm", "hunt", "--seeds", "3", "--resume", *HERE).code == 0
     assert len(read_confirmation(hunt).confirmed[0].scores) == 3
+    said = harness("search", space, "--data", desert, "--name", "hunt", "--resume", *SHORT)
+    assert f"next    harness export {hunt.path} --to model" in said.out and "harness confirm" not in said.out
 
 
 def test_a_confirmation_stopped_at_once_says_how_it_goes_on(harness, hunt, space, desert, monkeypatch):

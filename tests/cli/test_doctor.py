@@ -94,3 +94,36 @@ main()
     text = done.stdout.decode("ascii")
     assert done.returncode == 0, done.stderr
     assert "+  torch" in text and "!  letters" in text
+
+
+def test_each_line_is_written_before_the_next_check_ends_and_in_the_usual_order():
+    """Where standard output is a pipe: Ray answers only once the line of PyTorch was read from it."""
+    code = """
+import sys
+from harness.doctor import libraries
+from harness.doctor.check import ok
+libraries.torch = lambda: [ok("torch", "fine")]
+libraries.images = lambda: [ok("images", "fine")]
+libraries.ray = lambda: [ok("ray", sys.stdin.readline().strip())]
+libraries.weights = lambda spaces: []
+from harness.cli import main
+sys.argv = ["harness", "doctor"]
+main()
+"""
+    with subprocess.Popen(
+        [sys.executable, "-c", code],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"PYTHONIOENCODING": "utf-8"},
+    ) as process:
+        before: list[str] = []
+        # it would wait for ever if nothing were written before the last check ends
+        while not before or (before[-1] and " images " not in before[-1]):
+            before.append(process.stdout.readline())
+        rest, err = process.communicate("read\n")
+    names = [line.split("  ")[1].strip() for line in (*before, *rest.splitlines()) if line[:1] in "✓!✗"]
+    assert names[:2] == ["Python", "packages"] and names.index("torch") < names.index("images") < names.index("ray")
+    assert "read" in rest and names.index("ray") < names.index("Ray token") < names.index("cache")
+    assert process.returncode == 0 and err == ""

@@ -64,3 +64,14 @@ def test_a_path_is_not_raced(harness, searched):
     said = harness("ablate", "--path", "hunt", "--race", 5, "--executor", "inprocess")
     assert said.code != 0
     assert "--race: a path decides its arms itself" in said.err
+
+
+def test_the_path_of_a_confirmed_search_says_so_and_as_searched_gives_the_other(harness, searched, results):
+    assert harness("confirm", "hunt", "--seeds", 1, "--top", 1, "--executor", "inprocess").code == 0
+    words = ("ablate", "--path", "hunt", "--seeds", 1, "--compute-hours", 0, "--executor", "inprocess")
+    said = harness(*words, "--name", "a")
+    assert f"rank 1 by fresh seeds ({searched}/confirm); --as-searched takes the search's own ranking\n" in said.err
+    assert "fresh" not in harness(*words, "--name", "b", "--as-searched").err
+    assert (results / "a" / "study.yaml").read_text() == (results / "b" / "study.yaml").read_text()
+    said = harness("ablate", "a.yaml", "--as-searched")
+    assert said.code == 2 and "--as-searched goes with --path STUDY; leave it out for a.yaml" in said.err

@@ -61,5 +61,20 @@ def test_windows_see_large_images_at_their_own_size_and_refuse_small_ones(harnes
     cut, whole = (cv2.imread(str(tmp_path / f / "raw" / "large.png"), cv2.IMREAD_UNCHANGED) for f in ("cut", "whole"))
     assert cut.shape == whole.shape == (80, 100) and (cut != whole).any()
     said = harness("predict", run, tmp_path / "small.png", "-o", tmp_path / "x", "--windows", "0.25")
-    assert said.code == 2 and "100x30 pixels is smaller than a window of 48x32" in said.err
+    assert said.code == 2 and "small.png: an image of 100x30 pixels is smaller than a window of 48x32" in said.err
     assert harness("predict", run, tmp_path / "large.png", "-o", tmp_path / "x", "--windows", "1").code == 2
+
+
+def test_what_is_smaller_than_a_window_is_refused_before_the_first_progress_bar(harness, run, tmp_path):
+    noise = np.random.default_rng(0).integers(0, 256, (80, 100, 3), np.uint8)
+    cv2.imwrite(str(tmp_path / "large.png"), noise)
+    cv2.imwrite(str(tmp_path / "small.png"), noise[:30])
+    words = ("-o", tmp_path / "out", "--windows", "0.25")
+    said = harness("predict", run, tmp_path / "large.png", tmp_path / "small.png", *words)
+    assert said.code == 2 and said.out == "" and not (tmp_path / "out").exists()
+    narrow = cv2.VideoWriter(str(tmp_path / "narrow.avi"), cv2.VideoWriter_fourcc(*"MJPG"), 10, (40, 64))
+    narrow.write(np.zeros((64, 40, 3), np.uint8))
+    narrow.release()
+    said = harness("predict", run, tmp_path / "large.png", tmp_path / "narrow.avi", *words)
+    assert said.code == 2 and "narrow.avi: a video of 40x64 pixels is smaller" in said.err
+    assert said.out == "" and not (tmp_path / "out").exists()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -157,3 +158,15 @@ def test_a_tracker_is_fed_from_the_command_line(harness, space, desert):
     folder = find_study("hunt")
     shown = {path.name for path in (folder.path / "tensorboard").iterdir()}
     assert shown == set(Record(folder).ended)
+
+
+def test_control_characters_of_a_study_on_disk_are_spelt_out(harness, hunt_of):
+    hunt = hunt_of().search([0.5], [0.4])
+    lines = hunt.folder.trials.path.read_text().splitlines()
+    row = json.loads(lines[1]) | {"outcome": "failed", "score": None, "error": "no\x1b[2J memory\x07\nat step 3"}
+    best = json.loads(lines[0])
+    best["picked"] = {"lr": "a\x1b]0;b"}
+    hunt.folder.trials.path.write_text("".join(json.dumps(one) + "\n" for one in (best, row)))
+    said = harness("watch", hunt.folder.path, "--once")
+    assert r"failed: no\x1b[2J memory\x07\nat step 3" in said.out and r"lr=a\x1b]0;b" in said.out
+    assert all(c.isprintable() or c == "\n" for c in said.out)

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from harness.config import Experiment, Space, did_you_mean, parse_yaml, read_section, validate_section
+from harness.config import Experiment, Space, did_you_mean, parse_yaml, read_section, validate_section, visible
+from harness.config.data import CustomTaxonomy
 from harness.errors import ConfigError
 
 
@@ -154,3 +155,14 @@ def test_a_file_names_itself_in_the_message(tmp_path: Path) -> None:
 def test_did_you_mean_gives_the_nearest_word_or_all_of_them() -> None:
     assert did_you_mean("blurr", ["blur", "grey"]) == "; did you mean 'blur'?"
     assert did_you_mean("zzz", ["grey", "blur"]) == "; known: blur, grey"
+
+
+def test_stored_text_is_shown_with_its_control_characters_spelt_out_and_its_lines_kept():
+    assert visible("loss \x1b[31mnan\r\x07\nat step 3\u2028") == "loss \\x1b[31mnan\\r\\x07\nat step 3\\u2028"
+    assert visible("größe 3 µm → ok") == "größe 3 µm → ok"
+
+
+def test_a_class_whose_name_would_move_the_cursor_is_refused():
+    classes = [{"name": "Sand\x1b[2J", "ids": [1], "colour": [1, 2, 3]}]
+    with pytest.raises(ConfigError, match="characters that cannot be printed"):
+        validate_section(CustomTaxonomy, {"kind": "custom", "classes": classes}, "taxonomy")

@@ -6,9 +6,11 @@ import shutil
 import cv2
 import numpy as np
 import pytest
+from PIL import Image
 
 from harness.data.frames import (
     dataset_fingerprint,
+    image_size,
     list_frames,
     read_frame,
     read_image,
@@ -232,3 +234,15 @@ def test_a_fingerprint_of_nothing_is_refused(tmp_path):
 
 def test_results_come_in_order_however_many_there_are():
     assert list(read_in_order(lambda x: x * x, range(100))) == [x * x for x in range(100)]
+
+
+def test_the_size_of_an_image_is_told_without_decoding_it_and_turned_ones_as_they_are_read(tmp_path):
+    Image.new("RGB", (7, 5)).save(tmp_path / "plain.png")
+    about = Image.Exif()
+    about[0x0112] = 6
+    Image.new("RGB", (7, 5)).save(tmp_path / "turned.jpg", exif=about)
+    assert image_size(tmp_path / "plain.png") == (5, 7)
+    assert image_size(tmp_path / "turned.jpg") == read_image(tmp_path / "turned.jpg").shape[:2] == (7, 5)
+    (tmp_path / "cut.png").write_bytes((tmp_path / "plain.png").read_bytes()[:40])
+    with pytest.raises(DataError, match=r"cut\.png: cut short or damaged \(40 bytes\)"):
+        image_size(tmp_path / "cut.png")

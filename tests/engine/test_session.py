@@ -7,11 +7,19 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+import pytest
 import torch
 
 from harness.config import IGNORE, Experiment, Trial
-from harness.data import build_taxonomy, dataset_root, list_frames, read_mask
-from harness.engine.session import Session, open_all_train_frames, open_session, selection_split, training_counts
+from harness.data import build_taxonomy, dataset_fingerprint, dataset_root, list_frames, read_mask
+from harness.engine.session import (
+    Session,
+    known_training_counts,
+    open_all_train_frames,
+    open_session,
+    selection_split,
+    training_counts,
+)
 from harness.store import RunFolder
 
 CPU = torch.device("cpu")
@@ -145,3 +153,16 @@ def test_the_optimiser_holds_the_parameters_that_the_start_has_filled(
 
     held = {id(p) for group in session.optimiser.param_groups for p in group["params"]}
     assert held == {id(p) for p in session.model.parameters()}
+
+
+@pytest.mark.parametrize("changes", [{}, {"data.input_size": [24, 40]}])
+def test_training_counts_are_known_by_the_fingerprint_alone_once_a_training_made_them(
+    experiment: Build, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changes: dict
+) -> None:
+    monkeypatch.setenv("HARNESS_CACHE", str(tmp_path / "cache"))
+    whole = experiment(changes)
+    assert known_training_counts(whole, "0123") is None
+    _open(whole)
+    fingerprint = dataset_fingerprint(dataset_root(whole.data))
+    assert known_training_counts(whole, fingerprint).tolist() == _counts_by_hand(whole).tolist()
+    assert known_training_counts(experiment({"data.input_size": [40, 64]}), fingerprint) is None

@@ -62,7 +62,7 @@ def test_every_frame_gets_its_classes_laid_over_it_at_the_same_rate(
     assert list(write_video(trained, video, tmp_path / "out", LOOKS, masks=True)) == [1, 2, 3]
 
     written = tmp_path / "out" / "overlay" / f"{video.path.stem}.mp4"
-    assert open_video(written) == Video(written, 12.5, 3)
+    assert open_video(written) == Video(written, 12.5, 3, (36, 54))
     colours = trained.taxonomy.colours
     for number, (image, shown) in enumerate(zip(frames_of(video.path), frames_of(written), strict=True)):
         classes = predict_classes(trained, image, LOOKS)

@@ -273,3 +273,15 @@ def test_a_damaged_record_is_named(hunt: StudyFolder) -> None:
 )
 def test_a_model_in_words(model: dict, words: str) -> None:
     assert describe_model(validate_section(Experiment, {"model": model}, "e")) == words
+
+
+def test_classes_without_a_training_pixel_are_named_once_a_training_has_counted_them(
+    hunt: StudyFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HARNESS_CACHE", str(tmp_path / "cache"))
+    facts = read_facts(hunt.run("b"))
+    assert facts.trained_on is None and not any("Never seen" in line for line in limits(facts))
+    some = replace(facts, trained_on=np.array([4, 0, 0]))
+    said = "Never seen in training, as the training frames hold no pixel of them: Rock, Log|s."
+    assert said in limits(some) and f"- {said}" in card_text(some)
+    assert not any("Never seen" in line for line in limits(replace(facts, trained_on=np.array([4, 1, 1]))))

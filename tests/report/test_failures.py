@@ -104,3 +104,11 @@ def test_of_many_trials_the_first_five_are_shown_and_the_rest_counted(folder):
 def test_a_failure_without_a_message_is_said_to_have_none(folder):
     folder.trials.append(row(0, None).model_copy(update={"outcome": "failed", "error": ""}))
     assert "1 × no cause was recorded" in shown(folder)
+
+
+def test_control_characters_of_errors_and_values_are_spelt_out(folder):
+    for number in range(2):
+        folder.trials.append(row(number, "the \x1b[2Jloss\x07\nsecond line", lr=0.5, head="st\x1b]0;ack"))
+    text = shown(folder)
+    assert r"the \x1b[2Jloss\x07" in text and r"head=st\x1b]0;ack" in text
+    assert all(c.isprintable() or c == "\n" for c in text)

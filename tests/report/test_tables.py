@@ -76,7 +76,7 @@ def test_the_best_trials_stand_in_order_complete_before_stopped_and_failed_ones_
 def test_the_cost_is_counted_over_all_trials(study):
     shown = text(search_summary(study))
     assert "5 trials, 2 stopped early; 24 epochs instead of 45; 5.0 minutes" in shown
-    assert f"harness confirm {study.path} --seeds 3" in shown and "Winner's curse: the first is the highest of" in shown
+    assert "Winner's curse: the first is the highest of" in shown
 
 
 def test_the_default_stands_beside_the_best_even_when_it_is_not_among_them(study):
@@ -163,3 +163,12 @@ def test_a_folder_is_read_without_torch_ray_and_optuna(study):
     )
     ran = subprocess.run([sys.executable, "-c", code, str(study.path)], capture_output=True, text=True, check=True)
     assert ran.stdout.strip() == "[]"
+
+
+def test_control_characters_in_errors_and_labels_do_not_reach_the_screen(study, seeds):
+    study.trials.append(trial(5, "complete", 0.9, 9).model_copy(update={"picked": {"lr": "lo\x1b[31mw", "batch": 1}}))
+    shown = text(search_summary(study))
+    assert line_of(shown, "lr")[0] == r"lo\x1b[31mw"
+    seeds.trials.append(trial(7, "failed", None, 1, error="no \x1b[2Jroom\x07"))
+    both = shown + text(replicates_summary(seeds))
+    assert r"no \x1b[2Jroom\x07" in both and all(c.isprintable() or c == "\n" for c in both)

@@ -11,6 +11,7 @@ from scipy import integrate, stats
 from harness.config import Experiment, Trial, fingerprint, read_section
 from harness.errors import StudyError
 from harness.search.confirmation import (
+    asks_for_confirmation,
     best_arms,
     confirmations,
     confirmed_text,
@@ -242,3 +243,18 @@ def test_the_exported_file_says_what_fresh_seeds_gave_and_trains_the_same_trial(
     assert confirmation.trials[0].best_run.seed == 1002
     write_confirmed(hunt.folder, confirmation.folder)
     assert StudyFolder(hunt.folder.path / "confirm").best.read_text() == text
+
+
+def test_a_search_asks_for_its_confirmation_until_it_has_one(hunt_of):
+    hunt = hunt_of().search(*([0.1 * n] for n in range(1, 8)))
+    assert asks_for_confirmation(hunt.folder, "h") == ("harness confirm h", "re-trains the best 5 with fresh seeds")
+    one = hunt_of(name="one").search([0.6])
+    assert asks_for_confirmation(one.folder, "h")[1] == "re-trains the best trial with fresh seeds"
+    half = hunt_of(name="half").search([0.6], [0.5]).confirm({0: {1000: [0.4], 1001: None}})
+    assert asks_for_confirmation(half.folder, "h")[0] == "harness confirm h --resume"
+    whole = hunt_of(name="whole").search([0.6], [0.5]).confirm({0: fresh(0.4, 0.5, 0.6)})
+    assert asks_for_confirmation(whole.folder, "h") is None
+
+
+def test_a_search_without_a_score_asks_for_no_confirmation(hunt_of):
+    assert asks_for_confirmation(hunt_of().search().folder, "h") is None

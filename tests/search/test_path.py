@@ -11,6 +11,8 @@ from harness.config import SearchSettings, apply_overrides, dump_yaml, to_overri
 from harness.config.ablation import with_steps
 from harness.errors import StudyError
 from harness.search import path_factors
+from harness.search.confirmation import Confirmation, Retrained
+from harness.stats import Estimate
 from harness.store import Record, StudyFolder, write_text
 
 #: what the default Experiment has, with trainings of 9 epochs
@@ -100,3 +102,19 @@ def test_an_experiment_with_fewer_than_two_changes_is_refused(searched):
 def test_a_rank_beyond_the_last_is_refused(searched):
     with pytest.raises(StudyError, match="--rank 2: study 'hunt' has 1 trials with a score; give 1 to 1"):
         path_factors(searched(lr=0.02, dice=1.0)[0], 2)
+
+
+def test_the_path_of_a_confirmed_search_leads_to_the_first_by_fresh_seeds(searched):
+    folder, _ = searched(lr=0.02, dice=1.5)
+    first, record = Record(folder).ranking()[0], Record(folder)
+    picked = first.picked | {"lr": 0.03, "dice": 0.5}
+    record.end("second", 1, 0, "failed", picked=picked)
+    second = Retrained(record.ended["second"], 2, {}, {}, {})
+    second.__dict__["mean"] = Estimate(0.6, 0.5, 0.7)
+    confirmation = Confirmation(folder, (second,), (1000,), 9, 2, 1, 1, False)
+    found = path_factors(folder, 1, confirmation).factors
+    assert {name: factor.set for name, factor in found.items()} == {
+        "lr": {"optimiser.lr": 0.03}, "dice": {"loss.dice.weight": 0.5},
+    }  # fmt: skip
+    with pytest.raises(StudyError, match="--rank 2: 1 trials of study .* were trained again"):
+        path_factors(folder, 2, confirmation)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
 
 from harness.config import Experiment, Trial, apply_overrides
 from harness.errors import ConfigError, StudyError
-from harness.store import RunFolder, StudyFolder, experiment_text, find_study, results_folder
+from harness.store import RunFolder, StudyFolder, experiment_text, find_study, newest_study, results_folder
 
 
 @pytest.fixture
@@ -101,3 +102,15 @@ def test_results_are_written_where_the_variable_says_else_into_the_working_direc
     assert results_folder() == Path("results")
     monkeypatch.delenv("HARNESS_RESULTS")
     assert results_folder() == Path("results")
+
+
+def test_the_newest_study_is_the_one_begun_last_and_no_confirmation(tmp_path, monkeypatch):
+    monkeypatch.setenv("HARNESS_RESULTS", str(tmp_path / "results"))
+    with pytest.raises(StudyError, match=r"there is no study in .*results; start one, e.g. `harness search`"):
+        newest_study()
+    for name, when in {"b": 20, "c/confirm": 90, "a": 30, "c": 10}.items():
+        (tmp_path / "results" / name).mkdir(parents=True, exist_ok=True)
+        settings = tmp_path / "results" / name / "study.yaml"
+        settings.write_text("")
+        os.utime(settings, (when, when))
+    assert newest_study().path == tmp_path / "results" / "a"

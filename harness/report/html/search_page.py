@@ -18,8 +18,8 @@ from harness.report.html.sections import Block, Command, Fact, Facts, Page, Rows
 from harness.report.html.shared_sections import created, failures_section, hours, provenance_section, study_word
 from harness.report.html.trial_table import trial_section
 from harness.report.unreached import Unreached, find_unreached
-from harness.search import default_pick
-from harness.search.confirmation import Confirmation, is_confirmed, read_confirmation
+from harness.search import baseline_pick, default_pick
+from harness.search.confirmation import Confirmation, asks_for_confirmation, is_confirmed, read_confirmation
 from harness.stats import mean_interval
 from harness.store import EpochRow, StudyFolder, TrialRow, best_epoch
 
@@ -86,7 +86,7 @@ def _figure_sections(figures: Sequence[Figured]) -> list[Section]:
 def _search(folder: StudyFolder, data: SearchData) -> _Search:
     rows = tuple(trial.row for trial in data.trials if trial.row is not None)
     ranking = tuple(trial.row for trial in data.ranked if trial.row is not None)
-    default = default_pick(data.space) if data.space.search.default_first else None
+    default = baseline_pick(data.space)
     baseline = next((row for row in rows if row.number == 0 and row.picked == default), None)
     return _Search(folder, data, rows, ranking, baseline, read_confirmation(folder))
 
@@ -212,11 +212,14 @@ def _changed(search: _Search, winner: TrialRow) -> list[str]:
 
 def _next(search: _Search) -> Command:
     study = study_word(search.folder)
-    if is_confirmed(search.confirmation):
+    asked = asks_for_confirmation(search.folder, study)
+    if asked is None:
         lines = (f"harness export {study} -o best.yaml", f"harness export {study} --to model")
         return Command(lines, "The best by fresh seeds, as a complete file or with weights and model card:")
-    lines = (f"harness export {study} -o best.yaml", "harness train best.yaml --seeds 3")
-    return Command(lines, "To train it with several seeds, which also gives its interval:")
+    confirm, does = asked
+    lines = (confirm, f"harness export {study} -o best.yaml", "harness train best.yaml --seeds 3")
+    words = f"The first {does}, which gives an interval; the others take the winner and train it anew:"
+    return Command(lines, words)
 
 
 def _unreached_section(search: _Search) -> Section | None:

@@ -111,7 +111,9 @@ def test_the_answer_stands_first_with_score_baseline_cost_and_the_command(search
     # 19 epochs of ten seconds on one GPU
     assert '<dd class="value">3.2 min</dd>' in answer and "GPU time, 1 GPU a trial" in answer
     assert "4 trials: 2 complete, 1 stopped, 1 failed" in answer and "19 epochs run of 36 planned (53 %)" in answer
-    assert "harness export" in answer and "hunt -o best.yaml\nharness train best.yaml --seeds 3" in answer
+    word = f"{made.folder.path}"
+    commands = f"harness confirm {word}\nharness export {word} -o best.yaml\nharness train best.yaml --seeds 3"
+    assert commands in answer and "The first re-trains the best trial with fresh seeds" in answer
     assert "part of its lead is luck" in answer
 
 
