@@ -28,6 +28,8 @@ os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
 os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
 # Ctrl-C is ours, see harness.run.interrupt
 os.environ.setdefault("TUNE_DISABLE_SIGINT_HANDLER", "1")
+# nothing that Tune writes is read again: without its snapshots the driver keeps less of every trial
+os.environ.setdefault("TUNE_GLOBAL_CHECKPOINT_S", "inf")
 os.environ.setdefault("TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S", "0")
 # the study says how a trial ended, in one line
 os.environ.setdefault("TUNE_PRINT_ALL_TRIAL_ERRORS", "0")
