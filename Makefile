@@ -16,9 +16,9 @@ ablate: .venv/ready
 test: .venv/ready
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile
 
-# workers killed twenty times while they train, a driver on Ray interrupted and killed: another quarter of an hour
+# workers killed twenty times while they train, drivers on Ray interrupted and killed, a node lost: a quarter of an hour
 test-long: .venv/ready
-	HARNESS_LONG_TESTS=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/run/test_worker_deaths.py tests/run/test_interrupt.py
+	HARNESS_LONG_TESTS=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/run/test_worker_deaths.py tests/run/test_interrupt.py tests/chaos
 
 lint: .venv/ready
 	$(BIN)/ruff check .

@@ -11,7 +11,12 @@ from pathlib import Path
 
 import psutil
 
+from harness.chaos.cluster import LocalCluster
+from harness.chaos.processes import kill_all, workers_below
 from harness.store import StudyFolder
+
+#: seconds in which a driver's workers end after it
+_FOLLOW = 60.0
 
 
 @dataclass(frozen=True)
@@ -21,10 +26,16 @@ class Command:
     home: Path
     space: Path
     options: tuple[str, ...]
+    #: the cluster that it joins; none: a Ray of its own, or none
+    cluster: LocalCluster | None = None
+
+    @property
+    def results(self) -> Path:
+        return self.home / "results"
 
     @property
     def folder(self) -> StudyFolder:
-        return StudyFolder(self.home / "results" / "study")
+        return StudyFolder(self.results / "study")
 
     @property
     def cache(self) -> Path:
@@ -34,10 +45,11 @@ class Command:
         """Start or go on with the search."""
         resume = ["--resume"] if self.folder.settings.exists() else []
         words = [sys.executable, "-m", "harness", "search", str(self.space), "--name", self.folder.name]
+        join = ["--address", self.cluster.address] if self.cluster else []
         log = open(self.home / "driver.log", "ab")
         with log:
             process = subprocess.Popen(
-                [*words, *self.options, *resume],
+                [*words, *self.options, *join, *resume],
                 env=self.environment,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
@@ -45,11 +57,12 @@ class Command:
                 # its own group: a Ctrl-C at this terminal is not one of the faults
                 start_new_session=True,
             )
-        return Driver(process)
+        return Driver(process, self.cluster)
 
     @property
     def environment(self) -> dict[str, str]:
-        return os.environ | {"HARNESS_RESULTS": str(self.folder.path.parent), "HARNESS_CACHE": str(self.cache)}
+        folders = {"HARNESS_RESULTS": str(self.results), "HARNESS_CACHE": str(self.cache)}
+        return os.environ | folders | (self.cluster.key if self.cluster else {})
 
 
 @dataclass(frozen=True)
@@ -57,17 +70,15 @@ class Driver:
     """A running search."""
 
     process: subprocess.Popen
+    cluster: LocalCluster | None = None
 
     def runs(self) -> bool:
         return self.process.poll() is None
 
     def workers(self) -> list[psutil.Process]:
-        """Ray's processes that train a trial."""
-        try:
-            below = psutil.Process(self.process.pid).children(recursive=True)
-        except psutil.NoSuchProcess:
-            return []
-        return [one for one in below if _name(one).startswith("ray::TrialActor")]
+        """Ray's processes that train a trial: below the driver, or below the nodes of the cluster that it joined."""
+        above = [self.process.pid, *(node.pid for node in (self.cluster.nodes if self.cluster else ()))]
+        return [worker for pid in above for worker in workers_below(pid)]
 
     def signal(self, number: signal.Signals) -> None:
         self.process.send_signal(number)
@@ -84,9 +95,8 @@ class Driver:
         self.process.kill()
         self.process.wait()
 
-
-def _name(process: psutil.Process) -> str:
-    try:
-        return " ".join(process.cmdline()) or process.name()
-    except (psutil.NoSuchProcess, psutil.AccessDenied, psutil.ZombieProcess):
-        return ""
+    def end(self) -> None:
+        """Kill the driver where it runs, and wait until Ray has ended its workers: nobody writes its study then."""
+        workers = self.workers()
+        self.kill()
+        kill_all(workers, _FOLLOW)

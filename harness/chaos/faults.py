@@ -1,14 +1,23 @@
-"""The faults: what happens to a driver, to its workers, and to the files that they leave."""
+"""The faults: what happens to a driver, to its workers and nodes, to its disk, and to the files that they leave.
+
+A trial that runs out of memory, raises or has a loss that is not finite fails, and its search goes another way, as it
+should: such faults change results by design and are none of these.
+"""
 
 from __future__ import annotations
 
 import random
 import signal
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
+import psutil
+
+from harness.chaos.disk import fill
 from harness.chaos.driver import Command, Driver
+from harness.chaos.processes import workers_below
 
 
 class Fault(NamedTuple):
@@ -16,22 +25,68 @@ class Fault(NamedTuple):
 
     name: str
     strike: Callable[[Command, Driver, random.Random], bool]
+    #: what it takes, of `WORKERS`, `NODES` and `DISK`; none: nothing but a driver
+    needs: str = ""
 
 
-#: seconds that a driver has to end in order once it was asked to
+WORKERS, NODES, DISK = "workers", "nodes", "disk"
+
+#: seconds that a driver has to end in order once it was asked to, or has no room
 PATIENCE = 120.0
+#: seconds, at least and at most, for which a worker trains before it is struck
+TRAINING = (0.0, 5.0)
+#: seconds, at least and at most, for which a process stands still
+SUSPENDED = (3.0, 15.0)
+#: seconds, at least and at most, until another node takes the place of a lost one
+MISSING = (0.0, 10.0)
+_LOOK = 0.1
 
 
 def kill_worker(command: Command, driver: Driver, rng: random.Random) -> bool:
-    workers = driver.workers()
+    workers = _training(driver, rng)
     if not workers:
         return False
-    rng.choice(workers).kill()
+    try:
+        rng.choice(workers).kill()
+    except psutil.NoSuchProcess:
+        return False
     return True
+
+
+def suspend_worker(command: Command, driver: Driver, rng: random.Random) -> bool:
+    workers = _training(driver, rng)
+    return bool(workers) and _suspend(rng.choice(workers).pid, rng)
+
+
+def _training(driver: Driver, rng: random.Random) -> list[psutil.Process]:
+    """Workers at a random moment after one is there; none where their driver ends before."""
+    until = time.monotonic() + PATIENCE
+    while driver.runs() and not driver.workers() and time.monotonic() < until:
+        time.sleep(_LOOK)
+    time.sleep(rng.uniform(*TRAINING))
+    return driver.workers()
 
 
 def kill_driver(command: Command, driver: Driver, rng: random.Random) -> bool:
     driver.kill()
+    return True
+
+
+def suspend_driver(command: Command, driver: Driver, rng: random.Random) -> bool:
+    """A laptop that sleeps, a machine that stalls: everybody else finds a driver that does not answer."""
+    return _suspend(driver.process.pid, rng)
+
+
+def _suspend(pid: int, rng: random.Random) -> bool:
+    try:
+        process = psutil.Process(pid)
+        process.suspend()
+        try:
+            time.sleep(rng.uniform(*SUSPENDED))
+        finally:
+            process.resume()
+    except psutil.NoSuchProcess:
+        return False
     return True
 
 
@@ -65,10 +120,10 @@ def second_driver(command: Command, driver: Driver, rng: random.Random) -> bool:
 
 def torn_line(command: Command, driver: Driver, rng: random.Random) -> bool:
     """A driver that is killed in the middle of writing a row."""
-    driver.kill()
     journal = rng.choice([command.folder.epochs, command.folder.trials]).path
     if not journal.exists():
         return False
+    driver.kill()
     whole = journal.read_bytes().splitlines() or [b'{"trial": "']
     with open(journal, "ab") as file:
         file.write(whole[-1][: rng.randrange(1, len(whole[-1]))])
@@ -76,18 +131,43 @@ def torn_line(command: Command, driver: Driver, rng: random.Random) -> bool:
 
 
 def damaged_checkpoint(command: Command, driver: Driver, rng: random.Random) -> bool:
-    driver.kill()
-    return _damage(sorted(command.folder.path.glob("runs/*/last.safetensors")), rng)
+    return _damage(command.folder.path, "runs/*/last.safetensors", driver, rng)
 
 
 def damaged_cache(command: Command, driver: Driver, rng: random.Random) -> bool:
-    driver.kill()
-    return _damage(sorted(command.cache.glob("*/*.npy")), rng)
+    return _damage(command.cache, "*/*.npy", driver, rng)
+
+
+def lose_node(command: Command, driver: Driver, rng: random.Random) -> bool:
+    """A node that trains loses power, and another one comes some seconds later."""
+    cluster = command.cluster
+    workers = {worker.pid for worker in _training(driver, rng)}
+    training = [node for node in cluster.others() if workers & {worker.pid for worker in workers_below(node.pid)}]
+    if not training:
+        return False
+    cluster.lose(rng.choice(training))
+    time.sleep(rng.uniform(*MISSING))
+    cluster.add()
+    # a driver that starts before Ray knows is told of the dead node, and ends
+    cluster.settle()
+    return True
+
+
+def fill_disk(command: Command, driver: Driver, rng: random.Random) -> bool:
+    """Leave no byte for the files of a study, begun or not, until its driver has stopped by itself."""
+    ballast = command.results / "ballast"
+    try:
+        fill(ballast)
+        return driver.wait(PATIENCE) not in (None, 0)
+    finally:
+        ballast.unlink(missing_ok=True)
 
 
 FAULTS = (
-    Fault("worker killed (-9)", kill_worker),
+    Fault("worker killed (-9)", kill_worker, WORKERS),
+    Fault("worker suspended", suspend_worker, WORKERS),
     Fault("driver killed (-9)", kill_driver),
+    Fault("driver suspended", suspend_driver),
     Fault("Ctrl-C", interrupt),
     Fault("Ctrl-C twice", interrupt_twice),
     Fault("SIGTERM", terminate),
@@ -95,11 +175,18 @@ FAULTS = (
     Fault("torn line in a journal", torn_line),
     Fault("damaged checkpoint", damaged_checkpoint),
     Fault("damaged cache", damaged_cache),
+    Fault("node lost", lose_node, NODES),
+    Fault("disk full", fill_disk, DISK),
 )
 
 
-def _damage(files: list[Path], rng: random.Random) -> bool:
-    """Cut a file short, or change one byte in the second half of it."""
+def _damage(folder: Path, pattern: str, driver: Driver, rng: random.Random) -> bool:
+    """Kill a driver, and cut a file short that is there then, or change one byte in the second half of it."""
+    if not list(folder.glob(pattern)):
+        return False
+    # a worker that lives on for a moment would replace the file
+    driver.end()
+    files = sorted(folder.glob(pattern))
     if not files:
         return False
     path = rng.choice(files)

@@ -13,6 +13,8 @@ def report_table(report: Report) -> Table:
     table = Table("", "", title=f"chaos, seed {report.seed}", show_header=False)
     for name, count in sorted(report.faults.items()):
         table.add_row(name, str(count))
+    for name, why in sorted(report.left_out.items()):
+        table.add_row(name, f"not injected ({why})")
     table.add_section()
     table.add_row("faults injected", str(report.faults.total()))
     table.add_row("searches that came to their end", str(len(report.verdicts)))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import signal
 import tempfile
 from pathlib import Path
 from typing import Annotated
@@ -11,6 +12,7 @@ import typer
 
 from harness.cli.app import SOME_FAILED, app, console
 from harness.cli.options import Cpus, Data, Executor, Set
+from harness.errors import StudyError
 
 
 @app.command()
@@ -24,22 +26,29 @@ def chaos(
     max_epochs: Annotated[int | None, typer.Option(min=1, help="Epochs of a trial; none: the space's own.")] = None,
     cpus_per_trial: Cpus = 1.0,
     executor: Executor = "ray",
+    nodes: Annotated[
+        int, typer.Option(min=1, help="2 and more: on a Ray cluster of so many nodes, which are lost too.")
+    ] = 1,
 ) -> None:
-    """Kill, interrupt and damage a search at random, and compare what is left with the same search left alone.
+    """Kill, interrupt, suspend and damage a search at random, and compare what is left with the same search left alone.
 
     Its trials run one at a time, so that both searches meet the same results in the same order.
     """
+    from harness.chaos import Plan, report_table
     from harness.chaos import chaos as disturb
-    from harness.chaos import report_table
     from harness.cli import inputs
 
+    if nodes > 1 and executor != "ray":
+        raise StudyError(f"--nodes {nodes}: a cluster is Ray's; leave --executor {executor} or --nodes out")
     inputs.read_space(space, None, data, set_ or [], trials=trials, max_epochs=max_epochs)
     given = {"--data": data, "--trials": trials, "--max-epochs": max_epochs, "--cpus-per-trial": cpus_per_trial}
     options = [word for name, value in given.items() if value is not None for word in (name, str(value))]
     options += [word for text in set_ or [] for word in ("--set", text)]
-    options += ["--concurrency", "1", "--executor", executor]
+    plan = Plan(space, (*options, "--concurrency", "1"), minutes * 60, seed, executor, nodes, cpus_per_trial)
+    # as Ctrl-C: nodes are ended and disks unmounted
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     home = Path(tempfile.mkdtemp(prefix="harness-chaos-"))
-    report = disturb(home, space, tuple(options), minutes * 60, seed, lambda text: console.print(text, highlight=False))
+    report = disturb(home, plan, lambda text: console.print(text, highlight=False))
     console.print(report_table(report))
     if not report.good():
         console.print(f"all studies are kept in {home}", highlight=False, soft_wrap=True)
