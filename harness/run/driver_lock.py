@@ -18,6 +18,7 @@ from pathlib import Path
 
 from harness.errors import StudyError
 from harness.store import StudyFolder
+from harness.store.files import naming_a_full_disk
 
 LOCK = "driver.lock"
 #: seconds, many times what `is_driven` takes
@@ -31,12 +32,15 @@ def driver_lock(folder: StudyFolder) -> Iterator[None]:
 
     Raises:
         StudyError: another process runs the study, or its folder cannot be written.
+        DiskFull: there is no room for the lock.
     """
     path = folder.path / LOCK
     lock = _take(folder, path)
     try:
-        os.ftruncate(lock, 0)
-        os.write(lock, f"pid {os.getpid()} on {socket.gethostname()}, since {datetime.now():%Y-%m-%d %H:%M}\n".encode())
+        holder = f"pid {os.getpid()} on {socket.gethostname()}, since {datetime.now():%Y-%m-%d %H:%M}\n"
+        with naming_a_full_disk(folder.path):
+            os.ftruncate(lock, 0)
+            os.write(lock, holder.encode())
         yield
     finally:
         path.unlink(missing_ok=True)
@@ -81,10 +85,12 @@ def is_driven(folder: StudyFolder) -> bool:
 
 
 def is_new(folder: StudyFolder) -> bool:
-    """Whether nothing is there, or the lock alone: that of a driver that wrote nothing yet."""
-    return not folder.path.exists() or (
-        folder.path.is_dir() and [path.name for path in folder.path.iterdir()] == [LOCK]
-    )
+    """Whether nothing is there, or what a driver that did not come as far as study.yaml leaves."""
+    if not folder.path.is_dir():
+        return not folder.path.exists()
+    before, half_written = (LOCK, folder.provenance.name), (f".{folder.provenance.name}.", f".{folder.settings.name}.")
+    names = [path.name for path in folder.path.iterdir()]
+    return all(name in before or name.startswith(half_written) for name in names)
 
 
 def _take(folder: StudyFolder, path: Path) -> int:

@@ -85,6 +85,16 @@ def test_a_driver_that_was_killed_before_it_wrote_anything_leaves_a_folder_as_go
     assert len(study.trials.read()) == 1
 
 
+@pytest.mark.parametrize("left", [[], ["provenance.json"], [LOCK, "provenance.json", ".study.yaml.123"]])
+def test_what_is_written_before_the_settings_is_no_study_yet(study, left):
+    study.path.mkdir(parents=True)
+    for name in left:
+        (study.path / name).touch()
+    assert is_new(study)
+    (study.path / "thesis.pdf").touch()
+    assert not is_new(study)
+
+
 def test_of_two_new_studies_of_one_name_the_later_is_refused_although_both_began_without_a_folder(
     study, tiny, console, monkeypatch
 ):

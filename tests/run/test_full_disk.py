@@ -248,6 +248,18 @@ def test_a_real_disk_that_fills_up_stops_the_study_and_with_room_it_ends_as_if_t
     assert journals(study) == journals(whole)
 
 
+def test_a_disk_that_is_full_before_a_study_begins_leaves_a_name_that_is_free(disk, whole, tiny_space, console):
+    study, space = StudyFolder(disk / "hunt"), tiny_space(LR, trials=2)
+    fill(disk / "filler", 0)
+    with pytest.raises(DiskFull, match="no room"):
+        run_search(study, space, HERE, console, seed=0)
+    (disk / "filler").unlink()
+
+    run_search(study, space, HERE, console, seed=0)
+
+    assert journals(study) == journals(whole)
+
+
 def test_a_real_disk_that_fills_up_under_rays_workers_stops_the_study_likewise(
     disk, whole, tiny_space, console, monkeypatch
 ):
