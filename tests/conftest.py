@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cache
 from pathlib import Path
@@ -21,14 +20,7 @@ from harness.config import (
 )
 from harness.store import EpochRow, StudyFolder, TrialRow, write_text
 
-# tests that start Ray, a program or a browser wait more than they compute
-WORKERS_PER_CORE = 1.5
 FALCON_FRAMES = Path(__file__).resolve().parents[1].parent / "shared" / "falcon_frames"
-
-
-def pytest_xdist_auto_num_workers() -> int:
-    """How many processes `pytest -n auto` starts."""
-    return max(1, int(WORKERS_PER_CORE * (os.cpu_count() or 1)))
 
 
 @pytest.fixture(scope="session", autouse=True)

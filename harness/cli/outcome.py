@@ -42,8 +42,22 @@ def print_next(folder: StudyFolder) -> None:
     study = shlex.quote(str(folder.path))
     asked = asks_for_confirmation(folder, study)
     confirm = [] if asked is None else [f"{asked[0]}    # {asked[1]}"]
-    for head, command in zip(("next", ""), (*confirm, f"harness export {study} --to model"), strict=False):
-        console.print(f"{head:<8}{command}", highlight=False, markup=False, soft_wrap=True)
+    _print_commands(*confirm, f"harness export {study} --to model")
+
+
+def print_next_of_training(folder: StudyFolder) -> None:
+    """What can be done with a trained Experiment; nothing where no seed has a score."""
+    from harness.store import Record
+
+    if Record(folder).ranking():
+        study = shlex.quote(str(folder.path))
+        test = f"harness evaluate {study} --split test    # the first look at frames that had no say"
+        _print_commands(test, f"harness predict {study} PHOTOS -o out")
+
+
+def _print_commands(*commands: str) -> None:
+    for i, command in enumerate(commands):
+        console.print(f"{'' if i else 'next':<8}{command}", highlight=False, markup=False, soft_wrap=True)
 
 
 def print_page(folder: StudyFolder, upload: str | None = None) -> None:

@@ -25,7 +25,14 @@ from harness.cli.options import (
     Tracker,
     Upload,
 )
-from harness.cli.outcome import failures_shown, print_failures, print_next, print_page, print_unreached
+from harness.cli.outcome import (
+    failures_shown,
+    print_failures,
+    print_next,
+    print_next_of_training,
+    print_page,
+    print_unreached,
+)
 from harness.config import CONFIRMED_TRIALS, visible
 from harness.config.space import Strategy
 from harness.errors import StudyError
@@ -172,5 +179,6 @@ def train(
     console.print(replicates_summary(folder))
     print_failures(folder)
     if not study.interrupted:
+        print_next_of_training(folder)
         print_page(folder, upload)
     exit_study(folder.name, interrupted=study.interrupted and bool(study.waiting), rows=study.record.ended.values())

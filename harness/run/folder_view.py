@@ -16,7 +16,7 @@ from harness.config import Section
 from harness.run.driver_lock import LOCK, is_driven
 from harness.run.gpu_memory import GpuMeter
 from harness.run.plan import read_asked
-from harness.run.snapshot import Snapshot, Status, Tally, TrialState
+from harness.run.snapshot import Snapshot, Status, Tally
 from harness.store import Journal, StudyFolder
 
 R = TypeVar("R", bound=Section)
@@ -87,7 +87,7 @@ class FolderView:
     def _find_waiting(self, driven: bool) -> None:
         """Tell the trials that wait at a rung from those that run: the driver lets the best go on at once."""
         under_way = [trial for trial in self.tally.trials.values() if trial.row is None]
-        at_rung = {trial.trial: trial.epochs for trial in under_way if self._is_at_rung(trial)}
+        at_rung = {trial.trial: trial.epochs for trial in under_way if self.tally.is_at_rung(trial)}
         running = [trial for trial in under_way if trial.trial not in at_rung]
         for trial in running:
             trial.state = "running" if driven else "waiting"
@@ -101,9 +101,6 @@ class FolderView:
                 self._goes_on(at_rung, best)
         for trial_id in at_rung:
             self.tally.trials[trial_id].state = "waiting"
-
-    def _is_at_rung(self, trial: TrialState) -> bool:
-        return self.tally.rule.pauses and trial.epochs in self.tally.rule.rungs and not trial.done
 
     def _goes_on(self, at_rung: dict[str, int], trial_id: str) -> None:
         del at_rung[trial_id]

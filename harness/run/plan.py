@@ -21,7 +21,7 @@ from harness.config import (
 from harness.config.ablation import Path
 from harness.config.space import SearchConfig
 from harness.errors import StudyError
-from harness.search import NoRungs, RungRule
+from harness.search import NoRungs, RungRule, baseline_pick
 from harness.search.confirmation import are_ranks
 from harness.search.strategies import rung_rule
 from harness.store import StudyFolder
@@ -44,6 +44,8 @@ class Plan:
     #: whether `planned` is the most there can be: a race, a path
     at_most: bool = False
     search: SearchConfig | None = None
+    #: whether trial 0 is the default Experiment, which no rung ends
+    baseline: bool = False
 
     def rule(self) -> RungRule:
         """The rungs, with nothing reported yet."""
@@ -93,9 +95,8 @@ def read_asked(folder: StudyFolder) -> Asked:
     settings = read_section(_SETTINGS[kind], folder.settings)
     if isinstance(settings, SearchSettings):
         space = settings.space
-        return Asked(
-            Plan(folder.name, "search", space.search.trials, space.experiment.training.epochs, False, space.search)
-        )
+        epochs, search, has_baseline = space.experiment.training.epochs, space.search, baseline_pick(space) is not None
+        return Asked(Plan(folder.name, "search", search.trials, epochs, search=search, baseline=has_baseline))
     if isinstance(settings, ReplicateSettings):
         kind = "confirmation" if are_ranks(settings.arms) else "training"
         return replace(_of_arms(folder, kind, settings.arms, settings.seeds), first_seed=settings.first_seed)

@@ -120,8 +120,8 @@ def facts_of(study: Study, trial_id: str) -> tuple[int | None, Mapping[str, Any]
 def tally_of(study: Study, planned: int, epochs: int) -> Tally:
     """All trials of a study; a resumed one's with all that was there before."""
     at_most = isinstance(study, Racing | GreedyPath)
-    search = study.space.search if isinstance(study, Search) else None
-    tally = Tally(Plan(study.folder.name, _kind(study), planned, epochs, at_most, search))
+    search, baseline = (study.space.search, study.baseline) if isinstance(study, Search) else (None, None)
+    tally = Tally(Plan(study.folder.name, _kind(study), planned, epochs, at_most, search, baseline is not None))
     for rows in study.record.epochs.values():
         for row in rows:
             tally.epoch(row, live=False)

@@ -196,9 +196,15 @@ class Tally:
         if self.plan.planned is None:
             return None
         going = [trial for trial in self.trials.values() if trial.state != "ended"]
-        at_rung = [t for t in going if self.rule.pauses and t.epochs in self.rule.rungs and not t.done]
+        at_rung = [trial for trial in going if self.is_at_rung(trial)]
         rungs = tuple(self._rung(epoch, at_rung) for epoch in self.rule.rungs)
         return self._epochs_left([trial for trial in going if trial not in at_rung], rungs, self.plan.planned)
+
+    def is_at_rung(self, trial: TrialState) -> bool:
+        """Whether a trial that has not ended is at a rung at which it waits."""
+        if self.plan.baseline and trial.number == 0:
+            return False
+        return self.rule.pauses and trial.epochs in self.rule.rungs and not trial.done
 
     def _running(self, trial: TrialState) -> RunningTrial:
         of = trial.planned_epochs or self.plan.epochs

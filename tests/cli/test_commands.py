@@ -36,6 +36,7 @@ def test_search_export_train_evaluate_predict_score_go_hand_in_hand(harness, res
     scores = [row.score for row in StudyFolder(results / "final").trials.read()]
     assert scores[0] == winner.score
     assert f"val mIoU {np.mean(scores):.4f}, 95 % interval" in said.out
+    assert f"next    harness evaluate {results / 'final'} --split test" in said.out
 
     said = harness("evaluate", "final", "--json")
     values = json.loads(said.out)

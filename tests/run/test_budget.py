@@ -24,8 +24,8 @@ def epoch(trial: str, number: int, seconds: float, score: float = 0.5, done: boo
     )  # fmt: skip
 
 
-def with_strategy(space, strategy):
-    return space.model_copy(update={"search": space.search.model_copy(update={"strategy": strategy})})
+def with_strategy(space, strategy, **search):
+    return space.model_copy(update={"search": space.search.model_copy(update={"strategy": strategy} | search)})
 
 
 @pytest.fixture
@@ -75,7 +75,7 @@ def test_a_new_trial_is_judged_by_the_median_epoch_and_then_the_search_ends(tiny
 
 
 def test_a_paused_trial_is_judged_by_its_own_last_epoch_and_counts_as_stopped(tiny_space, folder):
-    space = with_strategy(tiny_space(LR, trials=3), "random_promote")
+    space = with_strategy(tiny_space(LR, trials=3), "random_promote", default_first=False)
     search = Search(folder, space, seed=0, deadline=time.monotonic() + 1000)
     # the best is slow, the others are not
     for score, seconds in ((0.1, 1.0), (0.2, 1.0), (0.9, 1500.0)):
@@ -150,7 +150,7 @@ def test_a_study_that_ends_within_its_hours_says_nothing(folder, tiny):
 
 
 def test_a_search_out_of_hours_ranks_what_was_paused_and_goes_on_with_more(study, tiny_space, console, slow):
-    space = with_strategy(tiny_space(LR, trials=4), "random_promote")
+    space = with_strategy(tiny_space(LR, trials=4), "random_promote", default_first=False)
     run_search(study, space, HERE, console, seed=0, compute_hours=2.5 / 60)
     rows = Record(study).ended.values()
     assert [row.epochs for row in rows] == [1, 1, 1] and {row.outcome for row in rows} == {"stopped"}

@@ -34,7 +34,7 @@ from harness.run.snapshot import RungShown, Tally
 from harness.search import Search
 from harness.store import EpochRow, Record, StudyFolder, TrialRow, write_text
 
-PROMOTE = SearchConfig(trials=9, strategy="promote", grace_epochs=1, reduction_factor=3)
+PROMOTE = SearchConfig(trials=9, strategy="promote", default_first=False, grace_epochs=1, reduction_factor=3)
 
 
 def epoch(trial: str, number: int, score: float, done: bool = False, seconds: float = 10.0) -> EpochRow:
@@ -294,6 +294,20 @@ def test_from_outside_running_trials_have_their_values_before_their_first_epoch(
         (shown,) = view.look().running
     assert (shown.trial, shown.number, shown.epochs, shown.of) == (trial.id, 0, 0, 9)
     assert shown.picked == pytest.approx({"lr": trial.experiment.optimiser.lr})
+
+
+def test_from_outside_the_default_waits_at_no_rung(folder, hunt):
+    _, space, _ = hunt
+    own = StudyFolder(folder.path.parent / "with-default")
+    own.path.mkdir()
+    space = space.model_copy(update={"search": space.search.model_copy(update={"default_first": True})})
+    write_text(own.settings, dump_yaml(SearchSettings(space=space, seed=0, dataset="f00d").model_dump(mode="json")))
+    search = Search(own, space, 0)
+    with driver_lock(own):
+        default = search.next_trial().id
+        assert search.on_epoch(epoch(default, 1, 0.1))
+        snapshot = FolderView(own).look()
+    assert [trial.trial for trial in snapshot.running] == [default] and snapshot.waiting == 0
 
 
 def test_from_outside_those_that_wait_at_a_rung_are_told_from_the_one_that_went_on(hunt):
