@@ -87,6 +87,7 @@ def input_row(root: Path, case: Case, effort: Effort) -> Row:
         note=f"540x960 PNG frames, one thread; ours includes normalising on the device (here the processor), "
         f"{milliseconds(normalising(case), 'a sample')}; decoding into the cache, once for all trials: "
         f"{_build(result.ours.first - result.ours.median, effort)}",
+        why="what the policy itself costs (shadow, CLAHE, affine) is in both sides; only decoding is saved",
     )
 
 

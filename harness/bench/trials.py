@@ -1,4 +1,4 @@
-"""Trials: what a search on Ray costs beside its training steps, and how fast a worker starts its next trial."""
+"""Trials: what a search on Ray costs beside its training steps, how fast a worker starts or resumes its next trial."""
 
 from __future__ import annotations
 
@@ -25,10 +25,11 @@ from harness.errors import TrainingError
 from harness.run.launch import execute
 from harness.run.preflight import decode_frames_of
 from harness.run.study import Resources
+from harness.run.worker import TrialRun
 from harness.search import Search
-from harness.store import RunFolder, StudyFolder
+from harness.store import EpochRow, RunFolder, StudyFolder
 
-TITLE = "Trials: overhead of a search on Ray, and the start of a worker's next trial"
+TITLE = "Trials: overhead of a search on Ray, and what a worker's next trial costs"
 _WORKERS = 2
 _RESOURCES = Resources(executor="ray", cpus_per_trial=1.0, concurrency=_WORKERS)
 
@@ -57,10 +58,11 @@ class Walls(NamedTuple):
 
 
 def rows(place: Workplace, quick: bool = False) -> Iterator[Row]:
-    """The overhead of a search, and the start of a trial."""
+    """The overhead of a search, the start of a trial, and going on with a paused one."""
     effort = QUICK if quick else FULL
     yield overhead_row(place, effort)
     yield start_row(place, effort)
+    yield resume_row(place, effort)
 
 
 def overhead_row(place: Workplace, effort: Effort) -> Row:
@@ -190,6 +192,41 @@ def start_row(place: Workplace, effort: Effort) -> Row:
         note="frozen ViT-S at 476x266, until the first batch is asked for; theirs: a fresh process that imports torch "
         f"and timm and opens the same trial; the first trial of this worker took {first:.2f} s; of a start, counting "
         f"the class pixels of all training masks takes {median_interval(counted).point:.3f} s if nobody has done so",
+    )
+
+
+def resume_row(place: Workplace, effort: Effort) -> Row:
+    """Pause one trial and go on with the other, by turns: until it says from which epoch it goes on.
+
+    Model, data and optimiser are opened and the checkpoint is read, in one process as on a reused worker.
+    """
+    experiment = apply_overrides(_space(place, effort).experiment, {"training.epochs": 1000})
+    decode_frames_of(experiment)
+    trials = [Trial(experiment, seed) for seed in (0, 1)]
+
+    def open_run(trial: Trial) -> TrialRun:
+        return TrialRun(trial, place.folder / f"paused-{trial.seed}")
+
+    def first_row(run: TrialRun) -> None:
+        row = run.next_row()
+        _check(isinstance(row, EpochRow), str(row))
+
+    taken = []
+    for turn in range(2 * effort.starts + 2):
+        run = open_run(trials[turn % 2])
+        taken.append(seconds_of(lambda run=run: first_row(run)))
+        run.close()
+    trained, resumed = taken[:2], taken[2:]
+    value = median_interval(resumed)
+    return Row(
+        what="a paused trial goes on, another having run on its worker meanwhile",
+        ours=milliseconds(value.point, "a resume"),
+        theirs=milliseconds(float(np.median(trained)), "its first epoch, trained again"),
+        value=value,
+        unit="s",
+        pairs=len(resumed),
+        goal=Goal(1.0, at_least=False),
+        note="the synthetic desert's default Experiment; until the checkpoint's epoch is reported and training goes on",
     )
 
 

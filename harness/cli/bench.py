@@ -23,6 +23,8 @@ NEEDS = {
     "trials": ("albumentations", "optuna", "ray"),
     "memory": ("albumentations",),
     "search": ("albumentations", "optuna"),
+    "views": ("albumentations",),
+    "scale": ("optuna",),
     "soak": ("albumentations", "optuna", "ray"),
     "gpu": ("segmentation_models_pytorch",),
 }
@@ -38,7 +40,7 @@ def bench(
         Path | None, typer.Option(help="Folder for the tables; none: results/bench, with --quick nowhere.")
     ] = None,
 ) -> None:
-    """Measure the harness against the same work written plainly, both in one run."""
+    """Measure the harness against the same work written plainly, both in one run; soak tests Ray's workers."""
     chosen = _chosen(names or [])
     _check_folder(write)
     from harness.bench.machine import about, machine_name

@@ -55,7 +55,12 @@ def simulate(
         else:
             storage = optuna.storages.InMemoryStorage()
             search = Search(MemoryFolder(Path(scratch)), space, seed, storage=storage)
-        return _Simulation(search, curves, workers).run(max_epochs)
+        return run_simulated(search, curves, workers, max_epochs)
+
+
+def run_simulated(search: Search, curves: Curves, workers: int, max_epochs: int | None = None) -> Trace:
+    """Run a search, new or resumed, in virtual time, to its end or for so many epochs in all."""
+    return _Simulation(search, curves, workers).run(max_epochs)
 
 
 class _Simulation:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from harness.bench import epoch, gpu, gpu_steps, input, loss, memory, scores, search, teams, trials
+from harness.bench import epoch, gpu, gpu_steps, input, loss, memory, scale, scores, search, teams, trials, views
 from harness.bench.frames import desert_frames, repeated_frames
 from harness.bench.rows import Goal, Row
 from harness.bench.workplace import Workplace
@@ -31,11 +31,23 @@ def test_input_holds_both_sides(desert: Path) -> None:
     assert row.pairs == 2
 
 
-def test_both_loaders_make_an_epoch_of_every_frame_and_ours_is_another_epoch_each_time(desert: Path) -> None:
-    run = input.our_epochs(desert, input.CASES[2]._replace(size=(28, 42)))
+def test_both_loaders_make_an_epoch_of_every_frame_and_ours_is_another_epoch_each_time(
+    desert: Path, monkeypatch
+) -> None:
+    case, asked = input.CASES[2]._replace(size=(28, 42)), []
+    batches = input.train_batches
+    monkeypatch.setattr(
+        input,
+        "train_batches",
+        lambda *args, **options: asked.append((options["epoch"], len(args[0]))) or batches(*args, **options),
+    )
+    run = input.our_epochs(desert, case)
     run()
     run()
-    input.their_epochs(desert, input.CASES[2]._replace(size=(28, 42)))()
+    frames = len(list_frames(desert, "train"))
+    assert asked == [(1, frames), (2, frames)]
+    assert len(input.TeamFrames(desert, "train", case.transform(*case.size), case.ids, case.unlisted)) == frames
+    input.their_epochs(desert, case)()
 
 
 def test_scores_hold_both_sides_and_our_counts_are_the_scores_of_the_peer(place: Workplace) -> None:
@@ -92,6 +104,25 @@ def test_the_plain_loop_trains_every_trial_of_the_search(place: Workplace, tmp_p
     assert len({trial.id for trial in found}) == 2
     trials.train_all(found, tmp_path)
     assert all(RunFolder(tmp_path / trial.id).last.exists() for trial in found)
+
+
+def test_a_paused_trial_goes_on_from_its_checkpoint(place: Workplace) -> None:
+    row = trials.resume_row(place, trials.Effort(2, 1, 4, 1, 4, 1))
+    check(row, Goal(1.0, at_least=False))
+    assert row.pairs == 2
+
+
+def test_as_many_stored_views_as_epochs_change_nothing_and_fewer_have_a_tolerance(place: Workplace) -> None:
+    one, as_many = views.rows(place, quick=True)
+    assert one.goal == Goal(views.TOLERANCE, at_least=False)
+    assert (as_many.value.point, as_many.value.high, as_many.goal) == (0, 0, Goal(0.0, at_least=False))
+
+
+def test_the_scale_is_that_of_10000_ended_trials_and_every_call_is_held_against_50_ms(place: Workplace) -> None:
+    found = list(scale.strategy_rows(place, "random_asha", scale.Effort(ended=4, further=3)))
+    assert scale.FULL.ended == 10_000
+    assert [row.goal for row in found] == [Goal(0.05, at_least=False)] * 3
+    assert [row.pairs for row in found][::2] == [3, 3] and all(row.ours and row.theirs for row in found)
 
 
 def test_memory_counts_the_pages_of_the_mappings_that_are_named_and_of_no_other() -> None:
