@@ -14,11 +14,6 @@ from harness.config.validate import did_you_mean
 from harness.errors import ConfigError
 
 Scalar = bool | int | float | str
-_ROLE = Field(
-    "scientific",
-    description="scientific: what the study asks about; nuisance: tuned so that the comparison is fair "
-    "(the words of the Tuning Playbook)",
-)
 _WHEN = Field({}, description="other parameter to its labels or values under which this one exists")
 
 
@@ -37,7 +32,6 @@ class Prior(Section):
 
 class _Parameter(Section):
     field: str = Field(min_length=1, description="dotted path into the Experiment")
-    role: Literal["scientific", "nuisance"] = _ROLE
     when: dict[str, Annotated[tuple[Scalar, ...], Field(min_length=1)]] = _WHEN
     prior: Prior | None = Field(None, description="where the best value is expected; none: anywhere")
 
