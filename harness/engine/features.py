@@ -1,12 +1,13 @@
 """What the part of a model that never trains makes of frames, kept on disk, shared by every trial of a machine.
 
-A stored feature is bit for bit what the plain path computes: `SegmentationModel.stem` rounds to the type of
+On a CPU a stored feature is bit for bit what the plain path computes: `SegmentationModel.stem` rounds to the type of
 autocast whether it is stored or not, and a draw of the augmentation is a function of (seed, epoch, frame).
 So validation frames, and training frames without augmentation, are stored exactly. With augmentation,
 `training.cached_views` V stores the draws of the first V epochs: those epochs are exact too, later ones
 choose among the V draws of each frame.
 
-On a GPU the batch that an image shares can move the last bit of a feature, stored or not.
+A CPU computes a feature image by image. On a GPU the images that share a batch can move its last bit: there the two
+agree up to rounding.
 """
 
 from __future__ import annotations
@@ -20,7 +21,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import timm
 import torch
+import torchvision
 from torch import Tensor
 
 from harness.config import Experiment
@@ -32,7 +35,7 @@ from harness.store.cache_folders import build_once, cache_folder, is_built
 from harness.store.cache_room import make_room
 
 #: part of the folder names; raise it when the files' content changes meaning
-_VERSION = 1
+_VERSION = 2
 #: numpy knows no bfloat16: its bits travel as int16
 _STORED = {"fp32": np.float32, "bf16": np.int16, "fp16": np.float16}
 _SMALLER = "use a smaller training.cached_views or data.input_size, or set HARNESS_CACHE_FEATURES=0 to store none"
@@ -71,9 +74,15 @@ class FeatureCache:
         return self._open(frames, draw, lambda: (batch for batch, _ in images()))
 
     def _open(self, frames: FrameArrays, draw: Any, images: Callable[[], Iterable[Tensor]]) -> np.ndarray:
-        settings = self.experiment.training.precision, self.experiment.data.normalise, self.device.type
-        name = stored_name("features", frames, [self.digest, draw, *settings, torch.__version__])
+        settings = self.experiment.training.precision, self.experiment.data.normalise
+        name = stored_name("features", frames, [self.digest, draw, *settings, *self._computation()])
         return open_stored(name, len(frames), lambda: (self._features(batch) for batch in images()))
+
+    def _computation(self) -> list[Any]:
+        """What decides a feature besides weights and pixels: equal weights may meet another activation or padding."""
+        network = self.experiment.model.model_dump(mode="json", exclude={"weights", "head"})
+        processor = torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else self.device.type
+        return [network, processor, torch.__version__, timm.__version__, torchvision.__version__]
 
     @torch.inference_mode()
     def _features(self, images: Tensor) -> np.ndarray:

@@ -157,6 +157,15 @@ def test_what_reaches_the_backbone_has_features_of_its_own(
     assert len(before) == 2 and len(set(_stored()) - before) == 2 - shared
 
 
+def test_equal_weights_in_another_network_have_features_of_their_own(experiment: Build) -> None:
+    # they differ in padding, and in the epsilon of BatchNorm
+    names = ("mobilenetv3_small_075", "tf_mobilenetv3_small_075")
+    sessions = [open_session(Trial(experiment(CNN | {"model.backbone": name}), 0), NOWHERE, CPU) for name in names]
+    assert sessions[0].cache.digest == sessions[1].cache.digest
+    stored = [session.cache.of_frames(session.val_frames.images) for session in sessions]
+    assert len(_stored()) == 2 and not np.array_equal(*stored)
+
+
 def test_a_seed_has_random_weights_and_draws_of_its_own(experiment: Build, train: Train, tmp_path: Path) -> None:
     whole = experiment(VIT | {"training.epochs": 1})
     train(whole, tmp_path / "runs" / "one", seed=0)
