@@ -30,7 +30,9 @@ from harness.config import Experiment
 from harness.data import FrameArrays
 from harness.data.batches import Batch, Rows
 from harness.engine.inference import autocast, normalise
-from harness.models import SegmentationModel
+from harness.errors import ConfigError
+from harness.models import SegmentationModel, has_stem
+from harness.models.names import model_name
 from harness.store.cache_folders import build_once, cache_folder, is_built
 from harness.store.cache_room import make_room
 
@@ -46,6 +48,20 @@ _CHUNK = 8
 def features_are_cached() -> bool:
     """Whether features may be stored: unless $HARNESS_CACHE_FEATURES is 0."""
     return os.environ.get("HARNESS_CACHE_FEATURES") != "0"
+
+
+def check_cached_views(experiment: Experiment) -> None:
+    """Refuse `training.cached_views` of a model of which nothing can be stored.
+
+    Raises:
+        ConfigError: what could be stored instead.
+    """
+    if experiment.training.cached_views and not has_stem(experiment.model):
+        raise ConfigError(
+            f"training.cached_views {experiment.training.cached_views}: nothing of {model_name(experiment.model)} can "
+            "be stored as it is to train; a frozen backbone (model.trainable_blocks: 0), the frozen first blocks of a "
+            "plain ViT and a frozen torchvision model can: set training.cached_views to 0, or use one of these"
+        )
 
 
 @dataclass(frozen=True, eq=False)

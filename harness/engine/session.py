@@ -26,6 +26,7 @@ from harness.data.cache import frames_name
 from harness.engine.evaluate import EvalFrames, open_eval_frames, open_train_frames
 from harness.engine.features import (
     FeatureCache,
+    check_cached_views,
     choose_views,
     features_are_cached,
     find_stored,
@@ -157,6 +158,7 @@ def open_session(trial: Trial, run: RunFolder, device: torch.device) -> Session:
     experiment = trial.experiment
     set_determinism(experiment.training.deterministic)
     check_input_size(experiment.model, experiment.data.input_size)
+    check_cached_views(experiment)
     taxonomy = build_taxonomy(experiment.taxonomy)
     model, digest = build_trial_model(trial, len(taxonomy.names), device)
     whole = load_start(model, trial, run)

@@ -13,9 +13,10 @@ import torch
 from harness.config import Experiment, Trial
 from harness.data.cache import cache_folder
 from harness.engine import kept
-from harness.engine.features import views_of_epoch
+from harness.engine.features import check_cached_views, views_of_epoch
 from harness.engine.inference import forward
 from harness.engine.session import Session, open_session
+from harness.errors import ConfigError
 from harness.models import SegmentationModel
 from harness.store import EpochRow, RunFolder
 
@@ -101,6 +102,26 @@ def test_a_stored_array_with_a_changed_byte_is_made_again_and_the_scores_are_the
 
     assert stored and [path.read_bytes() for path in stored] == contents
     assert _numbers(rows) == _numbers(expected)
+
+
+SMP = {"model": {"kind": "smp", "decoder": "Unet", "encoder": "resnet18", "weights": "none"}}
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        {"model.trainable_blocks": 1},
+        VIT | {"model.trainable_blocks": 8},
+        SMP | {"model.trainable_encoder": False},
+    ],
+    ids=["a CNN in part", "every block of a ViT", "an encoder of many maps"],
+)
+def test_views_of_a_model_of_which_nothing_can_be_stored_are_refused(model: dict[str, Any], experiment: Build) -> None:
+    whole = experiment(model | {"training.cached_views": 2})
+    with pytest.raises(ConfigError, match=r"training.cached_views 2: nothing of .* can be stored .* set training.cach"):
+        open_session(Trial(whole, 0), NOWHERE, CPU)
+    check_cached_views(experiment(model))
+    check_cached_views(experiment(VIT | {"model.trainable_blocks": 1, "training.cached_views": 2}))
 
 
 def test_nothing_is_stored_where_it_is_switched_off(
