@@ -1,4 +1,4 @@
-"""Which input sizes a model takes, and what of it can be stored, found on a network without memory (meta device) before one is built."""
+"""Which input sizes a model takes, and whether it has a stem, found on a network without memory (meta device)."""
 
 from __future__ import annotations
 

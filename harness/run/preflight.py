@@ -89,8 +89,7 @@ def _check_address(address: str) -> None:
 
 
 def check_experiment(experiment: Experiment) -> None:
-    """Refuse what would stop a training: taxonomy, class names, frames, input size, unknown model,
-    stored views of a model that has nothing to store.
+    """Refuse what would stop a training: taxonomy, class names, frames, input size, model, views to store.
 
     Raises:
         HarnessError: what is wrong with the first of them.
