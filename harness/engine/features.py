@@ -33,7 +33,7 @@ from harness.engine.inference import autocast, normalise
 from harness.errors import ConfigError
 from harness.models import SegmentationModel, has_stem
 from harness.models.names import model_name
-from harness.store.cache_folders import build_once, cache_folder, is_built
+from harness.store.cache_folders import cache_folder, map_built, map_once
 from harness.store.cache_room import make_room
 
 #: part of the folder names; raise it when the files' content changes meaning
@@ -145,8 +145,7 @@ def open_stored(name: str, count: int, parts: Callable[[], Iterable[np.ndarray]]
                 file.write(np.ascontiguousarray(part).tobytes())
 
     # a changed byte would change scores without a word; a process reads each cache once for that
-    path = build_once(cache_folder() / name, build, verify=True) / "array.npy"
-    return np.load(path, mmap_mode="r", allow_pickle=False)
+    return map_once(cache_folder() / name, build, verify=True)["array"]
 
 
 def stored_name(kind: str, frames: FrameArrays, decides: Any) -> str:
@@ -161,8 +160,8 @@ def name_in_store(kind: str, frames: str, decides: Any) -> str:
 
 def find_stored(name: str) -> np.ndarray | None:
     """The array `name` of the cache folder; None where nobody has made it on this machine, or it has gone."""
-    folder = cache_folder() / name
-    return np.load(folder / "array.npy", allow_pickle=False) if is_built(folder) else None
+    arrays = map_built(cache_folder() / name)
+    return None if arrays is None else np.array(arrays["array"])
 
 
 def _images(frames: FrameArrays) -> Iterator[Tensor]:

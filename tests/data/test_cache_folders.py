@@ -19,7 +19,7 @@ import pytest
 
 from harness.errors import ConfigError, DataError
 from harness.store import cache_folders
-from harness.store.cache_folders import build_once, lock_of, verify
+from harness.store.cache_folders import build_once, lock_of, map_built, map_once, verify
 from harness.store.cache_room import cache_entries, make_room, remove_cache, remove_leftovers, size_limit
 
 #: asks for a cache, then waits for a line; the build says in a file that it ran, and takes a while
@@ -298,3 +298,22 @@ def mapped(process: int, path: Path) -> dict[str, int]:
             key, value, _ = line.split()
             found[key.rstrip(":")] = found.get(key.rstrip(":"), 0) + int(value) * 1024
     return found
+
+
+def test_the_arrays_of_a_cache_keep_it_in_use_for_as_long_as_a_part_of_one_lives(cache):
+    def build(folder):
+        np.save(folder / "a.npy", np.arange(6))
+        np.save(folder / "b.npy", np.zeros(2))
+
+    def used() -> bool:
+        return cache_entries()[0].in_use
+
+    arrays = map_once(cache / "target", build)
+    again = map_built(cache / "target")
+    assert arrays.keys() == again.keys() == {"a", "b"} and used()
+    part = np.asarray(arrays["a"][2:][1:])
+    del arrays, again
+    assert used() and part.tolist() == [3, 4, 5]
+    del part
+    assert not used() and remove_cache(cache / "target")
+    assert map_built(cache / "target") is None
