@@ -99,9 +99,7 @@ def dataset_root(data: DataConfig) -> Path:
         f"desert-v{DESERT_VERSION}-{desert.train}-{desert.val}-{desert.test}"
         f"-{desert.height}x{desert.width}-s{desert.seed}"
     )
-    return build_once(
-        cache_folder() / name, lambda folder: _write_desert(folder, desert), verify=_opening.get().verify
-    )
+    return build_once(cache_folder() / name, lambda folder: _write_desert(folder, desert), verify=_opening.get().verify)
 
 
 def open_frames(

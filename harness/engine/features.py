@@ -16,7 +16,7 @@ import hashlib
 import json
 import os
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -75,6 +75,8 @@ class FeatureCache:
     digest: str
     experiment: Experiment
     device: torch.device
+    #: what was opened: it stays in use, and nobody waits for it again
+    held: dict[str, np.ndarray] = field(default_factory=dict)
 
     def of_frames(self, frames: FrameArrays) -> np.ndarray:
         """Features (frames h w C) of the frames as they are, read-only."""
@@ -92,7 +94,9 @@ class FeatureCache:
     def _open(self, frames: FrameArrays, draw: Any, images: Callable[[], Iterable[Tensor]]) -> np.ndarray:
         settings = self.experiment.training.precision, self.experiment.data.normalise
         name = stored_name("features", frames, [self.digest, draw, *settings, *self._computation()])
-        return open_stored(name, len(frames), lambda: (self._features(batch) for batch in images()))
+        if name not in self.held:
+            self.held[name] = open_stored(name, len(frames), lambda: (self._features(batch) for batch in images()))
+        return self.held[name]
 
     def _computation(self) -> list[Any]:
         """What decides a feature besides weights and pixels: equal weights may meet another activation or padding."""

@@ -51,7 +51,7 @@ class ViTEncoder(nn.Module):
 
 
 class SplitViTEncoder(ViTEncoder):
-    """A ViTEncoder whose first blocks never train: with a `size` it goes on from the stem's tokens, which can be cached.
+    """A ViTEncoder whose first blocks never train: with a `size` it goes on from the stem's cached tokens.
 
     timm's plain VisionTransformer only: relatives of it hand more than tokens from block to block.
 

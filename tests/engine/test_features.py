@@ -13,12 +13,13 @@ import torch
 from harness.config import Experiment, Trial
 from harness.data.cache import cache_folder
 from harness.engine import kept
-from harness.engine.features import check_cached_views, views_of_epoch
+from harness.engine.features import FeatureCache, check_cached_views, views_of_epoch
 from harness.engine.inference import forward
 from harness.engine.session import Session, open_session
-from harness.errors import ConfigError
+from harness.errors import ConfigError, DataError
 from harness.models import SegmentationModel
 from harness.store import EpochRow, RunFolder
+from harness.store.cache_room import cache_entries
 
 CPU = torch.device("cpu")
 NOWHERE = RunFolder(Path("nowhere"))
@@ -62,7 +63,7 @@ def _stored() -> list[str]:
 
 
 def _numbers(rows: list[EpochRow]) -> list[dict[str, Any]]:
-    return [row.model_dump(exclude={"train_seconds", "val_seconds", "trial"}) for row in rows]
+    return [row.model_dump(exclude={"setup_seconds", "train_seconds", "val_seconds", "trial"}) for row in rows]
 
 
 @pytest.mark.parametrize("overrides", FROZEN.values(), ids=FROZEN)
@@ -268,6 +269,58 @@ def _train_in_a_process(cache: str, trial: Trial, path: str) -> None:
     os.environ["HARNESS_CACHE"] = cache
     fit = importlib.import_module("harness.engine.fit").fit
     list(fit(trial, RunFolder(Path(path)), CPU))
+
+
+def test_the_time_that_storing_takes_is_a_trials_own_and_no_part_of_its_pace(
+    experiment: Build, train: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock, make = [0.0], FeatureCache._features
+
+    def slowly(cache: FeatureCache, images: torch.Tensor) -> np.ndarray:
+        clock[0] += 100
+        return make(cache, images)
+
+    monkeypatch.setattr(FeatureCache, "_features", slowly)
+    monkeypatch.setattr(importlib.import_module("harness.engine.fit").time, "perf_counter", lambda: clock[0])
+    rows = train(experiment(VIT | {"training.score_training_set": True}), tmp_path / "run", epochs=2)
+
+    # three batches: the training frames, which are scored as well, and the validation frames
+    assert [(row.setup_seconds, row.seconds, row.all_seconds) for row in rows] == [(200, 0, 200), (0, 0, 0)]
+
+
+def _room_for(more: int) -> str:
+    """A limit of all caches that leaves so many bytes."""
+    return repr((sum(entry.size for entry in cache_entries()) + more) / 1e9)
+
+
+def test_a_training_whose_features_find_no_room_says_so_and_goes_on_without_to_the_same_scores(
+    experiment: Build, train: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = experiment(VIT | {"training.epochs": 2})
+    with monkeypatch.context() as patch:
+        patch.setenv("HARNESS_CACHE_FEATURES", "0")
+        plain = train(whole, tmp_path / "a" / "run")
+    monkeypatch.setenv("HARNESS_CACHE_GB", _room_for(100))
+    rows = train(whole, tmp_path / "b" / "run")
+
+    assert _stored() == [] and _numbers(rows) == _numbers(plain)
+    said = (tmp_path / "b" / "run" / "notes.txt").read_text().splitlines()
+    assert len(said) == 1
+    assert "no features are stored, every epoch computes them anew, to the same scores: features of 5 frames" in said[0]
+    with pytest.raises(DataError, match="features of 5 frames need .* or use a smaller training.cached_views"):
+        train(experiment(VIT | AUGMENTED | {"training.cached_views": 1}), tmp_path / "c" / "run")
+
+
+def test_a_trial_lets_the_features_of_the_one_before_it_go_where_there_is_no_room_for_both(
+    experiment: Build, train: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    train(experiment(VIT), tmp_path / "runs" / "one", epochs=1)
+    before = _stored()
+    monkeypatch.setenv("HARNESS_CACHE_GB", _room_for(100))
+    train(experiment(VIT | {"data.normalise": "unit"}), tmp_path / "runs" / "two", epochs=1)
+
+    assert len(before) == len(_stored()) == 2 and not set(before) & set(_stored())
+    assert not (tmp_path / "runs" / "two" / "notes.txt").exists()
 
 
 def test_two_processes_at_once_store_the_features_once(experiment: Build, tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from harness.run.worker import TrialRun
 from harness.search import Search
 from harness.store import EpochRow, StudyFolder
 
-SECONDS = {"seconds", "train_seconds", "val_seconds"}
+SECONDS = {"seconds", "setup_seconds", "train_seconds", "val_seconds"}
 
 
 @dataclass

@@ -59,4 +59,4 @@ def test_the_device_is_a_gpu_exactly_where_torch_sees_one():
 
 
 def without_seconds(row: EpochRow) -> dict:
-    return row.model_dump(exclude={"train_seconds", "val_seconds"})
+    return row.model_dump(exclude={"setup_seconds", "train_seconds", "val_seconds"})
