@@ -62,7 +62,8 @@ class Session:
     """Data, model, loss and optimiser of a trial.
 
     `run`: where it says what people should know. `whole_start`: the weights that the training started from filled
-    every layer, the head too. `frozen`: the digest of an encoder that never trains. `cache`: where what the model's stem makes of frames is stored.
+    every layer, the head too. `frozen`: the digest of an encoder that never trains. `cache`: where what the model's
+    stem makes of frames is stored.
     """
 
     trial: Trial

@@ -356,6 +356,26 @@ def test_a_worker_keeps_a_frozen_encoder_and_a_trial_after_another_equals_the_tr
     assert len({(path / "best.safetensors").read_bytes() for path in paths}) == 1
 
 
+@pytest.mark.parametrize("change", [{"model.trainable_blocks": 1}, {"model.backbone": "test_vit"}])
+def test_an_encoder_that_a_trial_does_not_use_waits_outside_of_the_gpu(
+    change: dict[str, Any], experiment: Build, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    moved: list[tuple[torch.nn.Module, str]] = []
+    to, cpu = torch.nn.Module.to, torch.nn.Module.cpu
+    monkeypatch.setattr(torch.nn.Module, "to", lambda m, device: (moved.append((m, device.type)), to(m, device))[1])
+    monkeypatch.setattr(torch.nn.Module, "cpu", lambda m: (moved.append((m, "out")), cpu(m))[1])
+    first = Trial(experiment(VIT), 0)
+    model, _ = kept.build_trial_model(first, 3, CPU)
+    encoder = model.encoder
+    moved.clear()
+    kept.build_trial_model(Trial(experiment(VIT | change), 0), 3, CPU)
+    assert (encoder, "out") in moved
+    moved.clear()
+    again, _ = kept.build_trial_model(first, 3, CPU)
+    assert again.encoder is encoder and (encoder, "out") not in moved
+    assert (again, "cpu") in moved, "the whole model, and with it the encoder, goes to its device"
+
+
 def test_an_encoder_that_starts_from_other_weights_is_not_the_kept_one(
     experiment: Build, train: Train, tmp_path: Path
 ) -> None:
