@@ -1,8 +1,12 @@
 from __future__ import annotations
 
 import importlib
+import mmap
 import multiprocessing
+import os
 from collections.abc import Callable, Iterator
+from multiprocessing.connection import Connection
+from multiprocessing.synchronize import Barrier
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 
+from harness.bench.memory import pss
 from harness.config import Experiment, Trial
 from harness.data.cache import cache_folder
 from harness.engine import kept
@@ -22,6 +27,7 @@ from harness.store import EpochRow, RunFolder
 from harness.store.cache_room import cache_entries
 
 CPU = torch.device("cpu")
+PAGE = mmap.PAGESIZE
 NOWHERE = RunFolder(Path("nowhere"))
 Train = Callable[..., list[EpochRow]]
 Build = Callable[..., Experiment]
@@ -263,14 +269,6 @@ def test_adapted_batchnorm_statistics_are_never_taken_from_stored_features(
     assert _numbers(train(whole, tmp_path / "b" / "run", epochs=2)) == _numbers(rows)
 
 
-def _train_in_a_process(cache: str, trial: Trial, path: str) -> None:
-    import os
-
-    os.environ["HARNESS_CACHE"] = cache
-    fit = importlib.import_module("harness.engine.fit").fit
-    list(fit(trial, RunFolder(Path(path)), CPU))
-
-
 def test_the_time_that_storing_takes_is_a_trials_own_and_no_part_of_its_pace(
     experiment: Build, train: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -323,19 +321,57 @@ def test_a_trial_lets_the_features_of_the_one_before_it_go_where_there_is_no_roo
     assert not (tmp_path / "runs" / "two" / "notes.txt").exists()
 
 
-def test_two_processes_at_once_store_the_features_once(experiment: Build, tmp_path: Path) -> None:
-    trial = Trial(experiment(VIT | AUGMENTED | {"training.cached_views": 1, "training.epochs": 1}), 0)
-    context = multiprocessing.get_context("spawn")
-    workers = [
-        context.Process(target=_train_in_a_process, args=(str(cache_folder()), trial, str(tmp_path / name / "run")))
-        for name in ("a", "b")
-    ]
-    for worker in workers:
+def _train_and_hold(cache: str, trial: Trial, path: Path, ready: Barrier, pipe: Connection) -> None:
+    """Train an epoch in a process of its own, which writes down each image that it computes features of."""
+    os.environ["HARNESS_CACHE"] = cache
+    make = FeatureCache._features
+
+    def written_down(cache: FeatureCache, images: torch.Tensor) -> np.ndarray:
+        with open(path / "computed", "a") as file:
+            file.write("image\n" * len(images))
+        return make(cache, images)
+
+    FeatureCache._features = written_down
+    ready.wait()
+    rows = importlib.import_module("harness.engine.fit").fit(trial, RunFolder(path / pipe.recv()), CPU)
+    next(rows)
+    pipe.send(None)
+    pipe.recv()
+
+
+def _held(pid: int, pattern: str) -> list[int]:
+    """Bytes of each such file that a process holds in memory, pages that others hold too by its share of them."""
+    smaps = Path(f"/proc/{pid}/smaps").read_text()
+    return [pss(smaps, str(path)) for path in sorted(cache_folder().glob(pattern))]
+
+
+@pytest.mark.skipif(not Path("/proc/self/smaps").exists(), reason="no /proc/<pid>/smaps")
+def test_two_trials_at_once_compute_the_features_once_and_hold_them_and_the_frames_once_in_memory(
+    experiment: Build, tmp_path: Path
+) -> None:
+    trial, context = (
+        Trial(experiment(VIT | AUGMENTED | {"training.epochs": 1}), 0),
+        multiprocessing.get_context("spawn"),
+    )
+    pipes, ready = [context.Pipe() for _ in "ab"], context.Barrier(2)
+    arguments = [(str(cache_folder()), trial, tmp_path, ready, there) for _, there in pipes]
+    workers = [context.Process(target=_train_and_hold, args=each) for each in arguments]
+    for worker, (here, _), name in zip(workers, pipes, "ab", strict=True):
         worker.start()
-    for worker in workers:
+        here.send(f"{name}/run")
+    for here, _ in pipes:
+        here.recv()
+
+    assert len(_stored()) == 1
+    assert (tmp_path / "computed").read_text() == "image\n" * 3  # of the validation frames
+    for pattern in ("features-*/array.npy", "frames-*-train-*/*s.npy"):
+        sizes = [-(-path.stat().st_size // PAGE) * PAGE for path in sorted(cache_folder().glob(pattern))]
+        assert sizes and [_held(worker.pid, pattern) for worker in workers] == [[size // 2 for size in sizes]] * 2
+
+    for worker, (here, _) in zip(workers, pipes, strict=True):
+        here.send(None)
         worker.join()
         assert worker.exitcode == 0
-    assert len(_stored()) == 2
     assert (tmp_path / "a/run/best.safetensors").read_bytes() == (tmp_path / "b/run/best.safetensors").read_bytes()
 
 
