@@ -332,7 +332,7 @@ def _train_and_hold(cache: str, trial: Trial, path: Path, ready: Barrier, pipe: 
         return make(cache, images)
 
     FeatureCache._features = written_down
-    ready.wait()
+    ready.wait(timeout=120)
     rows = importlib.import_module("harness.engine.fit").fit(trial, RunFolder(path / pipe.recv()), CPU)
     next(rows)
     pipe.send(None)
@@ -349,15 +349,14 @@ def _held(pid: int, pattern: str) -> list[int]:
 def test_two_trials_at_once_compute_the_features_once_and_hold_them_and_the_frames_once_in_memory(
     experiment: Build, tmp_path: Path
 ) -> None:
-    trial, context = (
-        Trial(experiment(VIT | AUGMENTED | {"training.epochs": 1}), 0),
-        multiprocessing.get_context("spawn"),
-    )
+    trial = Trial(experiment(VIT | AUGMENTED | {"training.epochs": 1}), 0)
+    context = multiprocessing.get_context("spawn")
     pipes, ready = [context.Pipe() for _ in "ab"], context.Barrier(2)
     arguments = [(str(cache_folder()), trial, tmp_path, ready, there) for _, there in pipes]
-    workers = [context.Process(target=_train_and_hold, args=each) for each in arguments]
-    for worker, (here, _), name in zip(workers, pipes, "ab", strict=True):
+    workers = [context.Process(target=_train_and_hold, args=each, daemon=True) for each in arguments]
+    for worker, (here, there), name in zip(workers, pipes, "ab", strict=True):
         worker.start()
+        there.close()
         here.send(f"{name}/run")
     for here, _ in pipes:
         here.recv()
