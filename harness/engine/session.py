@@ -140,10 +140,11 @@ class Session:
         if self.cache is None:
             return None
         training = self.experiment.training
+        chooses = policy_steps(self.experiment.augmentation) and 0 < training.cached_views < training.epochs
         try:
             return store()
         except NoRoom as error:
-            if 0 < training.cached_views < training.epochs:
+            if chooses:
                 raise
             self.run.note(f"no features are stored, every epoch computes them anew, to the same scores: {error}")
             self.cache = None
