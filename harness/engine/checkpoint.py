@@ -163,9 +163,6 @@ def load_state(path: Path, model: nn.Module, optimiser: torch.optim.Optimizer, f
             raise StudyError(f"{path}: 'optimiser.{printable(name)}' is no state of an optimiser; train again")
         state.setdefault(int(index), {})[key] = tensor
     optimiser.load_state_dict({"state": state, "param_groups": optimiser.state_dict()["param_groups"]})
-    for parameter, loaded in optimiser.state.items():
-        # laid out as the parameter, as if it had never been in a file: on that depends how its values are rounded
-        loaded |= {k: torch.empty_like(parameter).copy_(v) for k, v in loaded.items() if v.shape == parameter.shape}
 
 
 def _naming(header: dict[str, Any], frozen: str | None) -> dict[str, Any]:

@@ -156,11 +156,8 @@ def metadata(trained: Trained) -> dict[str, str]:
 
 
 def _eager_copy(model: nn.Module) -> nn.Module:
-    """The model on the CPU, without what torch.compile made of it or of its parts: deepcopy leaves that behind.
-
-    In plain layout: the exporter knows no operator that keeps another.
-    """
-    return copy.deepcopy(getattr(model, "_orig_mod", model)).cpu().eval().to(memory_format=torch.contiguous_format)
+    """The model on the CPU, without what torch.compile made of it or of its parts: deepcopy leaves that behind."""
+    return copy.deepcopy(getattr(model, "_orig_mod", model)).cpu().eval()
 
 
 def _write(trained: Trained, file: Path) -> None:

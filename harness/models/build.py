@@ -30,20 +30,14 @@ def build_model(config: ModelConfig, classes: int, encoder: Encoder | None = Non
     exactly the names of the whole model, of its encoder, or (timm) of the library's own checkpoint. `encoder`
     is the one of an earlier model of this very configuration but for its head: its weights stay as they are.
 
-    Shapes of its forward: N 3 H W float, normalised -> N classes h w logits. Its weights lie channels last, as its
-    inputs do: a convolution would otherwise turn them round in every pass.
+    Shapes of its forward: N 3 H W float, normalised -> N classes h w logits.
 
     Raises:
         ModelError: an unknown name, parts that do not fit, weights that cannot be had or do not match.
     """
-    if encoder is None:
-        _check(config)
-    return _built(config, classes, encoder).to(memory_format=torch.channels_last)
-
-
-def _built(config: ModelConfig, classes: int, encoder: Encoder | None) -> SegmentationModel:
     if encoder is not None:
         return _with_head(config, encoder, classes)
+    _check(config)
     if config.weights in ("none", "pretrained"):
         return _assemble(config, classes, _library_file(config))
     return _from_file(config, classes, weights_path(config))

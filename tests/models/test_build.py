@@ -18,7 +18,7 @@ from harness.config.model import (
     UPerNetStyleHead,
 )
 from harness.errors import ModelError
-from harness.models import build_model, load_encoder, parameter_counts, parameter_groups
+from harness.models import build_model, parameter_counts, parameter_groups
 
 HEADS = [LinearHead(), ConvNeXtStyleHead(channels=16), UPerNetStyleHead(channels=32), ConvStackHead(channels=16)]
 BACKBONES = ["test_vit", "test_vit4", "test_resnet", "test_convnext", "test_mambaout"]
@@ -80,10 +80,3 @@ def test_models_load_without_ray_and_without_telemetry():
         "assert 'ray' not in sys.modules and c.HF_HUB_DISABLE_TELEMETRY"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
-
-
-def test_weights_lie_channels_last_as_the_inputs_of_their_convolutions_do():
-    whole = SmpModel(decoder="FPN", encoder="resnet18", weights="none")
-    frozen = BackboneModel(backbone="test_resnet", weights="none", head=LinearHead())
-    for model in (build_model(whole, 3), build_model(frozen, 3, load_encoder(frozen))):
-        assert all(w.is_contiguous(memory_format=torch.channels_last) for w in model.parameters() if w.ndim == 4)
