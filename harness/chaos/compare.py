@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from harness.store import Record, StudyFolder
 
 #: fields that tell how long something took
-_TIMES = {"seconds", "train_seconds", "val_seconds"}
+_TIMES = {"seconds", "setup_seconds", "train_seconds", "val_seconds"}
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ from harness.config.data import DataConfig, SyntheticDesert
 from harness.data.desert import write_desert
 from harness.data.frames import Frame, dataset_fingerprint, list_frames, read_frame, read_in_order
 from harness.errors import DataError
-from harness.store.cache_folders import build_once, cache_folder
+from harness.store.cache_folders import build_once, cache_folder, map_arrays, map_once
 from harness.store.cache_room import make_room
 
 __all__ = [
@@ -99,7 +99,7 @@ def dataset_root(data: DataConfig) -> Path:
         f"desert-v{DESERT_VERSION}-{desert.train}-{desert.val}-{desert.test}"
         f"-{desert.height}x{desert.width}-s{desert.seed}"
     )
-    return _built(name, lambda folder: _write_desert(folder, desert))
+    return build_once(cache_folder() / name, lambda folder: _write_desert(folder, desert), verify=_opening.get().verify)
 
 
 def open_frames(
@@ -117,7 +117,13 @@ def open_frames(
     """
     name = frames_name(dataset_fingerprint(root), split, size, masks=masks, allow_8bit=allow_8bit)
     # the frames are listed and checked only where they are decoded: the name holds the content of them all
-    return _load(_built(name, lambda folder: _write(folder, _wanted(root, split, masks), size, masks, allow_8bit)))
+    folder = cache_folder() / name
+    arrays = map_once(
+        folder,
+        lambda unfinished: _write(unfinished, _wanted(root, split, masks), size, masks, allow_8bit),
+        verify=_opening.get().verify,
+    )
+    return _frames(folder, arrays)
 
 
 def frames_name(fingerprint: str, split: str, size: Size | None, *, masks: bool = True, allow_8bit: bool) -> str:
@@ -135,10 +141,6 @@ def _wanted(root: Path, split: str, masks: bool) -> list[Frame]:
     return frames
 
 
-def _built(name: str, build: Callable[[Path], None]) -> Path:
-    return build_once(cache_folder() / name, build, verify=_opening.get().verify)
-
-
 def _write_desert(folder: Path, desert: SyntheticDesert) -> None:
     folder.rmdir()  # write_desert makes its own folder
     write_desert(
@@ -153,13 +155,16 @@ def _write_desert(folder: Path, desert: SyntheticDesert) -> None:
 
 
 def _load(folder: Path) -> FrameArrays:
+    return _frames(folder, map_arrays(folder))
+
+
+def _frames(folder: Path, arrays: dict[str, NDArray]) -> FrameArrays:
     index = json.loads((folder / "frames.json").read_text())
-    masks = folder / "masks.npy"
     return FrameArrays(
         folder=folder,
         names=tuple(index["names"]),
-        images=np.load(folder / "images.npy", mmap_mode="r", allow_pickle=False),
-        masks=np.load(masks, mmap_mode="r", allow_pickle=False) if masks.is_file() else None,
+        images=arrays["images"],
+        masks=arrays.get("masks"),
         native_sizes=tuple((h, w) for h, w in index["native_sizes"]),
     )
 

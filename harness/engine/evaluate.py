@@ -87,7 +87,7 @@ def evaluate(
         workers=experiment.training.workers,
         truth=frames.truth,
         bilinear=experiment.protocol.bilinear_masks,
-        stored=None if cache is None or looks or _adapts(model, experiment) else cache.of_frames(frames.images),
+        stored=None if cache is None or looks or adapts(model, experiment) else cache.of_frames(frames.images),
     )
     for images, truth in batches:
         images, truth = images.to(device, non_blocking=True), truth.to(device, non_blocking=True).long()
@@ -105,7 +105,8 @@ def evaluate(
     return Evaluation(frames.images.names, torch.cat(matrices).cpu().numpy(), mean_loss)
 
 
-def _adapts(model: nn.Module, experiment: Experiment) -> bool:
+def adapts(model: nn.Module, experiment: Experiment) -> bool:
+    """Whether an evaluation needs the images: a BatchNorm of the encoder takes the statistics of the batch at hand."""
     return experiment.evaluation.batchnorm == "batch" and bool(_batchnorms(model.encoder))
 
 

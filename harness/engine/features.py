@@ -1,12 +1,13 @@
 """What the part of a model that never trains makes of frames, kept on disk, shared by every trial of a machine.
 
-A stored feature is bit for bit what the plain path computes: `SegmentationModel.stem` rounds to the type of
+On a CPU a stored feature is bit for bit what the plain path computes: `SegmentationModel.stem` rounds to the type of
 autocast whether it is stored or not, and a draw of the augmentation is a function of (seed, epoch, frame).
 So validation frames, and training frames without augmentation, are stored exactly. With augmentation,
 `training.cached_views` V stores the draws of the first V epochs: those epochs are exact too, later ones
 choose among the V draws of each frame.
 
-On a GPU the batch that an image shares can move the last bit of a feature, stored or not.
+A CPU computes a feature image by image. On a GPU the images that share a batch can move its last bit: there the two
+agree up to rounding.
 """
 
 from __future__ import annotations
@@ -15,24 +16,28 @@ import hashlib
 import json
 import os
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import timm
 import torch
+import torchvision
 from torch import Tensor
 
 from harness.config import Experiment
 from harness.data import FrameArrays
 from harness.data.batches import Batch, Rows
 from harness.engine.inference import autocast, normalise
-from harness.models import SegmentationModel
-from harness.store.cache_folders import build_once, cache_folder, is_built
+from harness.errors import ConfigError
+from harness.models import SegmentationModel, has_stem
+from harness.models.names import model_name
+from harness.store.cache_folders import cache_folder, map_built, map_once
 from harness.store.cache_room import make_room
 
 #: part of the folder names; raise it when the files' content changes meaning
-_VERSION = 1
+_VERSION = 2
 #: numpy knows no bfloat16: its bits travel as int16
 _STORED = {"fp32": np.float32, "bf16": np.int16, "fp16": np.float16}
 _SMALLER = "use a smaller training.cached_views or data.input_size, or set HARNESS_CACHE_FEATURES=0 to store none"
@@ -43,6 +48,20 @@ _CHUNK = 8
 def features_are_cached() -> bool:
     """Whether features may be stored: unless $HARNESS_CACHE_FEATURES is 0."""
     return os.environ.get("HARNESS_CACHE_FEATURES") != "0"
+
+
+def check_cached_views(experiment: Experiment) -> None:
+    """Refuse `training.cached_views` of a model of which nothing can be stored.
+
+    Raises:
+        ConfigError: what could be stored instead.
+    """
+    if experiment.training.cached_views and not has_stem(experiment.model):
+        raise ConfigError(
+            f"training.cached_views {experiment.training.cached_views}: nothing of {model_name(experiment.model)} can "
+            "be stored as it is to train; a frozen backbone (model.trainable_blocks: 0), the frozen first blocks of a "
+            "plain ViT and a frozen torchvision model can: set training.cached_views to 0, or use one of these"
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,6 +75,8 @@ class FeatureCache:
     digest: str
     experiment: Experiment
     device: torch.device
+    #: what was opened: it stays in use, and nobody waits for it again
+    held: dict[str, np.ndarray] = field(default_factory=dict)
 
     def of_frames(self, frames: FrameArrays) -> np.ndarray:
         """Features (frames h w C) of the frames as they are, read-only."""
@@ -71,9 +92,17 @@ class FeatureCache:
         return self._open(frames, draw, lambda: (batch for batch, _ in images()))
 
     def _open(self, frames: FrameArrays, draw: Any, images: Callable[[], Iterable[Tensor]]) -> np.ndarray:
-        settings = self.experiment.training.precision, self.experiment.data.normalise, self.device.type
-        name = stored_name("features", frames, [self.digest, draw, *settings, torch.__version__])
-        return open_stored(name, len(frames), lambda: (self._features(batch) for batch in images()))
+        settings = self.experiment.training.precision, self.experiment.data.normalise
+        name = stored_name("features", frames, [self.digest, draw, *settings, *self._computation()])
+        if name not in self.held:
+            self.held[name] = open_stored(name, len(frames), lambda: (self._features(batch) for batch in images()))
+        return self.held[name]
+
+    def _computation(self) -> list[Any]:
+        """What decides a feature besides weights and pixels: equal weights may meet another activation or padding."""
+        network = self.experiment.model.model_dump(mode="json", exclude={"weights", "head"})
+        processor = torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else self.device.type
+        return [network, processor, torch.__version__, timm.__version__, torchvision.__version__]
 
     @torch.inference_mode()
     def _features(self, images: Tensor) -> np.ndarray:
@@ -120,8 +149,7 @@ def open_stored(name: str, count: int, parts: Callable[[], Iterable[np.ndarray]]
                 file.write(np.ascontiguousarray(part).tobytes())
 
     # a changed byte would change scores without a word; a process reads each cache once for that
-    path = build_once(cache_folder() / name, build, verify=True) / "array.npy"
-    return np.load(path, mmap_mode="r", allow_pickle=False)
+    return map_once(cache_folder() / name, build, verify=True)["array"]
 
 
 def stored_name(kind: str, frames: FrameArrays, decides: Any) -> str:
@@ -136,8 +164,8 @@ def name_in_store(kind: str, frames: str, decides: Any) -> str:
 
 def find_stored(name: str) -> np.ndarray | None:
     """The array `name` of the cache folder; None where nobody has made it on this machine, or it has gone."""
-    folder = cache_folder() / name
-    return np.load(folder / "array.npy", allow_pickle=False) if is_built(folder) else None
+    arrays = map_built(cache_folder() / name)
+    return None if arrays is None else np.array(arrays["array"])
 
 
 def _images(frames: FrameArrays) -> Iterator[Tensor]:

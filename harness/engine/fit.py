@@ -11,7 +11,7 @@ from __future__ import annotations
 import io
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from harness.config import Experiment, Trial, canonical_json
 from harness.data import Taxonomy, build_taxonomy
+from harness.data.batches import Batch
 from harness.engine.checkpoint import (
     DamagedCheckpoint,
     check_sum,
@@ -158,8 +159,11 @@ def train_epoch(session: Session, rows: list[EpochRow], micro_batch: int | None 
     rates = set_learning_rates(session.optimiser, rates)
     set_encoder_trainable(session.model, not encoder_is_frozen(experiment.schedule, epoch))
 
+    asked = time.perf_counter()
+    batches = session.inputs(epoch)
+    session.store_scored()
     started = time.perf_counter()
-    total, terms, images = train_steps(session, epoch, micro_batch)
+    total, terms, images = train_steps(session, batches, epoch, micro_batch)
     trained = time.perf_counter()
     evaluation = _evaluate(session, session.val_frames, session.loss)
     train_score = _training_score(session) if experiment.training.score_training_set else None
@@ -175,6 +179,7 @@ def train_epoch(session: Session, rows: list[EpochRow], micro_batch: int | None 
         terms=terms,
         train_score=train_score,
         lr=rates,
+        setup_seconds=started - asked,
         train_seconds=trained - started,
         val_seconds=finished - trained,
         images=images,
@@ -212,12 +217,15 @@ def _row_without_training(trial: Trial, taxonomy: Taxonomy, evaluation: Evaluati
 
 def save_epoch_zero(session: Session, run: RunFolder, writer: BackgroundWriter) -> EpochRow:
     """Score the weights that a training starts from, and keep them as the best so far."""
+    asked = time.perf_counter()
+    session.store_scored()
     started = time.perf_counter()
     evaluation = _evaluate(session, session.val_frames, session.loss)
     row = _row_without_training(
         session.trial,
         session.taxonomy,
         evaluation,
+        setup_seconds=started - asked,
         val_seconds=time.perf_counter() - started,
         parameters=_parameters(session.model),
         peak_memory_mb=_peak_memory_mb(session.device),
@@ -292,7 +300,9 @@ def _member(start: str, trial: Trial, run: RunFolder, taxonomy: Taxonomy) -> nn.
     return member.model
 
 
-def train_steps(session: Session, epoch: int, micro_batch: int | None = None) -> tuple[float, dict[str, float], int]:
+def train_steps(
+    session: Session, batches: Iterable[Batch], epoch: int, micro_batch: int | None = None
+) -> tuple[float, dict[str, float], int]:
     """All optimiser steps of an epoch: mean loss over images, mean of each term, images seen.
 
     With `micro_batch` each step sees the same images in the same order, each with the same weight; as with
@@ -304,7 +314,7 @@ def train_steps(session: Session, epoch: int, micro_batch: int | None = None) ->
     if config.batchnorm == "frozen":
         freeze_batchnorm(session.model)
     sizes, values, names = [], [], []
-    for group in _groups(session.inputs(epoch), config.accumulation):
+    for group in _groups(batches, config.accumulation):
         in_group = sum(len(images) for images, _ in group)
         for images, truth in group if micro_batch is None else in_parts(group, micro_batch, least):
             loss, terms = _forward(session, images, truth)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from contextlib import nullcontext
+from functools import lru_cache
 from typing import NamedTuple
 
 import torch
@@ -38,11 +39,17 @@ def normalise(images: Tensor, how: str) -> Tensor:
     # statistics repeated along whole rows: an inner dimension of 3 would keep a CPU from computing 16 at a time
     rows = unit.permute(0, 2, 3, 1).flatten(2)
     mean, deviation = (
-        torch.tensor(values, device=images.device).repeat(images.shape[-1])
-        for values in (_IMAGENET_MEAN, _IMAGENET_DEVIATION)
+        _constant(values, images.device, images.shape[-1]) for values in (_IMAGENET_MEAN, _IMAGENET_DEVIATION)
     )
     rows.sub_(mean).div_(deviation)
     return unit
+
+
+@lru_cache(maxsize=64)
+@torch.inference_mode(False)
+def _constant(values: tuple[float, ...] | tuple[int, ...], device: torch.device, times: int = 1) -> Tensor:
+    """A tensor that every batch needs, made once: each copy to a GPU waits for all that the GPU has yet to do."""
+    return torch.tensor(values, device=device).repeat(times)
 
 
 def autocast(precision: str, device: torch.device):  # noqa: ANN201  (a context manager)
@@ -110,7 +117,7 @@ def predicted_classes(logits: Tensor, experiment: Experiment, taxonomy: Taxonomy
 
     Suppressed here, after the last resize: -inf times an interpolation weight of 0 is nan (CodeCrunch C-T7).
     """
-    suppressed = [taxonomy.names.index(name) for name in experiment.evaluation.suppress]
+    suppressed = tuple(taxonomy.names.index(name) for name in experiment.evaluation.suppress)
     if suppressed:
-        logits = logits.index_fill(1, torch.tensor(suppressed, device=logits.device), -torch.inf)
+        logits = logits.index_fill(1, _constant(suppressed, logits.device), -torch.inf)
     return class_of_highest(logits)

@@ -1,4 +1,7 @@
-"""Frozen encoders, kept by a worker from one trial to the next: to build one takes seconds, and no trial changes it."""
+"""Frozen encoders, kept by a worker from one trial to the next: to build one takes seconds, and no trial changes it.
+
+Those that a trial does not use wait in the host's memory: its peak on a GPU must not depend on the trials before it.
+"""
 
 from __future__ import annotations
 
@@ -33,10 +36,13 @@ def build_trial_model(trial: Trial, classes: int, device: torch.device) -> tuple
 
     The same weights whether the encoder was kept or is built now: encoder and head have seeds of their own.
     """
-    if not _keepable(trial):
+    key = _key(trial, device) if _keepable(trial) else None
+    for other in _kept.keys() - {key}:
+        _kept[other].encoder.module.cpu()
+    if key is None:
         seed_torch(trial.seed, INITIALISATION)
         return build_model(trial.experiment.model, classes).to(device), None
-    kept = _keep(trial, device)
+    kept = _keep(key, trial, device)
     seed_torch(trial.seed, HEAD)
     return build_model(trial.experiment.model, classes, kept.encoder).to(device), kept.digest
 
@@ -60,12 +66,19 @@ def _keepable(trial: Trial) -> bool:
     return frozen and config.weights in ("none", "pretrained") and not trial.experiment.start
 
 
-def _keep(trial: Trial, device: torch.device) -> Kept:
-    config = trial.experiment.model.model_copy(update={"head": LinearHead()})
-    key = f"{canonical_json(config)} {trial.seed if config.weights == 'none' else ''} {device}"
+def _key(trial: Trial, device: torch.device) -> str:
+    config = _without_head(trial)
+    return f"{canonical_json(config)} {trial.seed if config.weights == 'none' else ''} {device}"
+
+
+def _without_head(trial: Trial) -> BackboneModel:
+    return trial.experiment.model.model_copy(update={"head": LinearHead()})
+
+
+def _keep(key: str, trial: Trial, device: torch.device) -> Kept:
     if key not in _kept:
         seed_torch(trial.seed, INITIALISATION)
-        encoder = load_encoder(config)
+        encoder = load_encoder(_without_head(trial))
         encoder.module.to(device)
         _kept[key] = Kept(encoder, encoder_digest(encoder.module, encoder.trained))
         while len(_kept) > _ROOM:

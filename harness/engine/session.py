@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -23,9 +24,10 @@ from harness.data import (
 )
 from harness.data.batches import Rows, stored_batches, training_truths
 from harness.data.cache import frames_name
-from harness.engine.evaluate import EvalFrames, open_eval_frames, open_train_frames
+from harness.engine.evaluate import EvalFrames, adapts, open_eval_frames, open_train_frames
 from harness.engine.features import (
     FeatureCache,
+    check_cached_views,
     choose_views,
     features_are_cached,
     find_stored,
@@ -41,6 +43,9 @@ from harness.engine.start import load_start
 from harness.losses import build_loss
 from harness.models import SegmentationModel, check_input_size
 from harness.store import RunFolder
+from harness.store.cache_room import NoRoom
+
+T = TypeVar("T")
 
 
 @dataclass
@@ -56,8 +61,9 @@ class TrainFrames:
 class Session:
     """Data, model, loss and optimiser of a trial.
 
-    `whole_start`: the weights that the training started from filled every layer, the head too. `frozen`: the digest
-    of an encoder that never trains. `cache`: where what the model's stem makes of frames is stored.
+    `run`: where it says what people should know. `whole_start`: the weights that the training started from filled
+    every layer, the head too. `frozen`: the digest of an encoder that never trains. `cache`: where what the model's
+    stem makes of frames is stored.
     """
 
     trial: Trial
@@ -69,6 +75,7 @@ class Session:
     loss: nn.Module
     optimiser: torch.optim.Optimizer
     scaler: torch.amp.GradScaler
+    run: RunFolder
     whole_start: bool
     frozen: str | None
     cache: FeatureCache | None
@@ -97,8 +104,11 @@ class Session:
         )
 
     def inputs(self, epoch: int):  # noqa: ANN201  (as batches)
-        """The batches of an epoch, images or, where they can be stored, what the stem makes of them."""
-        rows = self._stored(epoch)
+        """The batches of an epoch, images or, where they can be stored, what the stem makes of them.
+
+        What is stored is made here, or waited for, not when the batches are taken.
+        """
+        rows = self._if_there_is_room(lambda: self._stored(epoch))
         if rows is None:
             return self.batches(epoch)
         training = self.experiment.training
@@ -111,11 +121,38 @@ class Session:
             epoch=epoch,
         )
 
+    def store_scored(self) -> None:
+        """Make, or wait for, what is stored of the frames that an epoch scores."""
+        if not adapts(self.model, self.experiment):
+            self._if_there_is_room(lambda: [self.cache.of_frames(frames) for frames in self._scored()])
+
+    def _scored(self) -> Iterator[FrameArrays]:
+        yield self.val_frames.images
+        if self.experiment.training.score_training_set:
+            yield open_eval_frames(self.experiment, "train").images
+
+    def _if_there_is_room(self, store: Callable[[], T]) -> T | None:
+        """What is stored; None where nothing is, which the run says if there was no room.
+
+        Raises:
+            NoRoom: epochs would choose among stored draws, so that without them the training would be another one.
+        """
+        if self.cache is None:
+            return None
+        training = self.experiment.training
+        chooses = policy_steps(self.experiment.augmentation) and 0 < training.cached_views < training.epochs
+        try:
+            return store()
+        except NoRoom as error:
+            if chooses:
+                raise
+            self.run.note(f"no features are stored, every epoch computes them anew, to the same scores: {error}")
+            self.cache = None
+            return None
+
     def _stored(self, epoch: int) -> tuple[Rows, Rows] | None:
         """Stored inputs and truths by frame number; None where the images are needed."""
         experiment, frames, steps = self.experiment, self.train_frames, policy_steps(self.experiment.augmentation)
-        if self.cache is None:
-            return None
         if not steps:
             truths = training_truths(frames.frames, self.taxonomy, steps, experiment.protocol, frames.native)
             return self.cache.of_frames(frames.frames), truths
@@ -157,6 +194,7 @@ def open_session(trial: Trial, run: RunFolder, device: torch.device) -> Session:
     experiment = trial.experiment
     set_determinism(experiment.training.deterministic)
     check_input_size(experiment.model, experiment.data.input_size)
+    check_cached_views(experiment)
     taxonomy = build_taxonomy(experiment.taxonomy)
     model, digest = build_trial_model(trial, len(taxonomy.names), device)
     whole = load_start(model, trial, run)
@@ -173,6 +211,7 @@ def open_session(trial: Trial, run: RunFolder, device: torch.device) -> Session:
         loss=nn.Identity(),
         optimiser=build_optimiser(experiment.optimiser, model),
         scaler=torch.amp.GradScaler(device.type, enabled=experiment.training.precision == "fp16"),
+        run=run,
         whole_start=whole,
         frozen=digest if model.frozen else None,
         cache=FeatureCache(model, digest, experiment, device) if stores else None,

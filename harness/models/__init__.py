@@ -15,7 +15,7 @@ from harness.models.segmentation_model import (
     parameter_groups,
     set_encoder_trainable,
 )
-from harness.models.sizes import check_input_size, needs_two_images, size_multiple
+from harness.models.sizes import check_input_size, has_stem, needs_two_images, size_multiple
 from harness.models.weights import WeightsUnavailable, settle_weights
 
 __all__ = [
@@ -24,6 +24,7 @@ __all__ = [
     "WeightsUnavailable",
     "build_model",
     "check_input_size",
+    "has_stem",
     "load_encoder",
     "needs_two_images",
     "parameter_counts",

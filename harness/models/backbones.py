@@ -51,26 +51,27 @@ class ViTEncoder(nn.Module):
 
 
 class SplitViTEncoder(ViTEncoder):
-    """A ViTEncoder whose first blocks never train: `tail(stem(images))`, the stem's tokens can be cached.
+    """A ViTEncoder whose first blocks never train: with a `size` it goes on from the stem's cached tokens.
 
     timm's plain VisionTransformer only: relatives of it hand more than tokens from block to block.
 
-    Shapes: stem N 3 H W -> N D T 1, prefix tokens included; tail -> N D H/patch W/patch.
+    Shapes: stem N 3 H W -> N D T 1, prefix tokens included; those, or N 3 H W -> N D H/patch W/patch.
     """
 
     def __init__(self, vit: VisionTransformer, stem_blocks: int) -> None:
         super().__init__(vit)
         self.stem_blocks = stem_blocks
 
-    def forward(self, images: Tensor) -> Tensor:
-        return self.tail(self.stem(images), images.shape[-2:])
+    def forward(self, inputs: Tensor, size: tuple[int, int] | None = None) -> Tensor:
+        # one way in, also for tokens: a compiled module compiles what is called, not its methods
+        return self._tail(self.stem(inputs), inputs.shape[-2:]) if size is None else self._tail(inputs, size)
 
     def stem(self, images: Tensor) -> Tensor:
         tokens = self.vit.norm_pre(self.vit.patch_drop(self.vit._pos_embed(self.vit.patch_embed(images))))
         tokens = self.vit.blocks[: self.stem_blocks](tokens)
         return tokens.transpose(1, 2).unsqueeze(-1)
 
-    def tail(self, tokens: Tensor, size: tuple[int, int]) -> Tensor:
+    def _tail(self, tokens: Tensor, size: tuple[int, int]) -> Tensor:
         tokens = self.vit.blocks[self.stem_blocks :](tokens.squeeze(-1).transpose(1, 2))
         patches = self.vit.norm(tokens)[:, self.vit.num_prefix_tokens :]
         height, width = self.vit.patch_embed.dynamic_feat_size(size)

@@ -79,7 +79,7 @@ class SegmentationModel(nn.Module):
     def _after_stem(self, features: Tensor, size: tuple[int, int]) -> Tensor:
         if not self.has_stem:
             return self.encoder(features)
-        return features if self.frozen else self.encoder.tail(features, size)
+        return features if self.frozen else self.encoder(features, size)
 
     def train(self, mode: bool = True) -> SegmentationModel:
         """Set training mode everywhere but in the frozen part of the encoder."""

@@ -1,4 +1,4 @@
-"""Which input sizes a model takes, found on a network without memory (meta device) before one is built."""
+"""Which input sizes a model takes, and whether it has a stem, found on a network without memory (meta device)."""
 
 from __future__ import annotations
 
@@ -82,6 +82,16 @@ def needs_two_images(config: ModelConfig, size: tuple[int, int]) -> bool:
             raise
         return True
     return False
+
+
+def has_stem(config: ModelConfig) -> bool:
+    """Whether a first part of the model never trains and hands on one map, which can be stored."""
+    return _has_stem(_without_head(config))
+
+
+@lru_cache(maxsize=256)
+def _has_stem(config: ModelConfig) -> bool:
+    return _without_memory(config).has_stem
 
 
 def _dry_run(config: ModelConfig, size: tuple[int, int], images: int, training: bool) -> None:

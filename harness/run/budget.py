@@ -13,16 +13,16 @@ from harness.store import EpochRow, TrialRow
 class Budgeted:
     """A study that starts no epoch once its finished epochs have used so many hours of its devices.
 
-    What counts: seconds of training and validation of every epoch in the journal, those of earlier sessions included,
-    times the GPUs of a trial; where trials have none, times their CPU cores. An epoch of an earlier session counts by
-    the devices that a trial has now. What was cut short can go on when the study is resumed with more hours.
+    What counts: seconds of set-up, training and validation of every epoch in the journal, those of earlier sessions
+    included, times the GPUs of a trial; where trials have none, times their CPU cores. An epoch of an earlier session
+    counts by the devices that a trial has now. What was cut short can go on when the study is resumed with more hours.
     """
 
     def __init__(self, study: Study, hours: float, resources: Resources) -> None:
         self.study, self.folder, self.record = study, study.folder, study.record
         self.hours, self.per_trial = hours, resources.gpus_per_trial or resources.cpus_per_trial
         self.unit = "GPU-hours" if resources.gpus_per_trial else "CPU-core-hours"
-        self.seconds = sum(row.seconds for rows in study.record.epochs.values() for row in rows)
+        self.seconds = sum(row.all_seconds for rows in study.record.epochs.values() for row in rows)
         #: whether something was not started for it
         self.refused = False
 
@@ -48,7 +48,7 @@ class Budgeted:
         known = self.record.epochs.get(row.trial)
         # a resumed training yields the row of its last checkpoint again
         if not known or row.epoch > known[-1].epoch:
-            self.seconds += row.seconds
+            self.seconds += row.all_seconds
         goes_on = self.study.on_epoch(row)
         self.refused |= goes_on and self.used >= self.hours
         return goes_on and self.used < self.hours

@@ -32,6 +32,7 @@ from harness.data import FrameArrays, Taxonomy, build_augmentation, build_taxono
 from harness.data.cache import Progress
 from harness.data.frames import MASKS
 from harness.engine.evaluate import open_eval_frames, open_train_frames
+from harness.engine.features import check_cached_views
 from harness.errors import ConfigError, StudyError
 from harness.losses import build_loss
 from harness.models import check_input_size, needs_two_images, settle_weights
@@ -88,7 +89,7 @@ def _check_address(address: str) -> None:
 
 
 def check_experiment(experiment: Experiment) -> None:
-    """Refuse what would stop a training: taxonomy, class names, frames, input size, unknown model.
+    """Refuse what would stop a training: taxonomy, class names, frames, input size, model, views to store.
 
     Raises:
         HarnessError: what is wrong with the first of them.
@@ -100,6 +101,7 @@ def check_experiment(experiment: Experiment) -> None:
             raise ConfigError(f"evaluation.suppress: there is no class '{name}'{did_you_mean(name, names)}")
     build_augmentation(policy_steps(experiment.augmentation), experiment.data.input_size)
     check_input_size(experiment.model, experiment.data.input_size)
+    check_cached_views(experiment)
     root = dataset_root(experiment.data)
     frames = {split: list_frames(root, split) for split in ("train", "val")}
     _check_batches(experiment, len(frames["train"]))

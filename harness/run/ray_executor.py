@@ -99,8 +99,9 @@ class TrialActor(tune.Trainable):
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         unwritten = self._run.close()
         self.setup(new_config)
-        # a disk without room stops the study, whichever trial says so
-        self._unwritten = unwritten
+        # a disk without room stops the study, whichever trial says so; any other error is that of the trial before,
+        # which has ended, and stands in its folder
+        self._unwritten = unwritten if unwritten is not None and unwritten.cause == "disk" else None
         return True
 
     def step(self) -> dict[str, Any]:

@@ -39,20 +39,26 @@ class TrialRun:
         try:
             return next(self.rows)
         except Exception as error:  # a trial may fail in any way; the study records how and goes on
-            _log.debug("trial failed", exc_info=error)
-            failure = describe_failure(error, self.path)
-            if failure.cause != "disk":
-                self.path.mkdir(parents=True, exist_ok=True)
-                (self.path / "error.txt").write_text("".join(traceback.format_exception(error)))
-            return failure
+            return self._failed(error)
 
     def close(self) -> Failure | None:
-        """Let go of model and data, all files written; what went wrong where there was no room for them."""
+        """Let go of model and data, all files written; what went wrong where they could not be, as in `next_row`."""
         try:
             self.rows.close()
-        except DiskFull as error:
-            return describe_failure(error, self.path)
+        except Exception as error:
+            return self._failed(error)
         return None
+
+    def _failed(self, error: Exception) -> Failure:
+        _log.debug("trial failed", exc_info=error)
+        failure = describe_failure(error, self.path)
+        if failure.cause != "disk":
+            try:
+                self.path.mkdir(parents=True, exist_ok=True)
+                (self.path / "error.txt").write_text("".join(traceback.format_exception(error)))
+            except OSError as unwritable:
+                _log.warning("%s: the traceback of '%s' cannot be kept (%s)", self.path, failure, unwritable)
+        return failure
 
 
 def describe_failure(error: Exception, path: Path) -> Failure:

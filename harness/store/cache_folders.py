@@ -1,7 +1,7 @@
 """Folders of files that are made once per machine and then shared by every process: whole, checked, marked as used.
 
     <cache>/<kind>-v<version>-<key>/     one cache. Its `harness-cache.json` holds size and checksums of its files; its
-                                         time of change is that of the last use; every process that uses it locks it
+                                         time of change is that of the last use; whoever uses it locks it
     <cache>/.building/<name>.lock        locked by the process that builds or removes <name>
     <cache>/.building/<name>.<random>/   what that process works on; where nobody holds the lock, what a killed one left
 
@@ -20,12 +20,15 @@ import os
 import shutil
 import tempfile
 import warnings
+import weakref
 import zlib
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from functools import lru_cache
 from pathlib import Path
+
+import numpy as np
 
 from harness.errors import DataError
 from harness.store.files import write_json
@@ -42,7 +45,7 @@ _NOT_OURS = {errno.ENOENT, errno.EACCES, errno.EPERM, errno.EROFS}
 #: name, bytes, time of change and inode of a file
 Stamp = tuple[str, int, int, int]
 
-#: the open seals of the caches that this process uses; closing one gives its lock back
+#: the open seals of the caches that this process uses to its end; closing one gives its lock back
 _in_use: dict[Path, int] = {}
 
 
@@ -61,23 +64,32 @@ def build_once(folder: Path, build: Callable[[Path], None], *, verify: bool = Fa
     Raises:
         DataError: the file system has no locks. Whatever `build` raises leaves nothing behind.
     """
-    if _use(folder, verify):
-        return folder
-    with lock_of(folder):
-        remove_leftovers_of(folder)
-        # another process may have built it while this one waited
-        if not _use(folder, verify):
-            if folder.exists():
-                warnings.warn(f"{folder}: {damage(folder, verify)}; it is removed and built again", stacklevel=2)
-                discard(folder)
-            _build(folder, build)
-            _use(folder)
+    seal = _whole(folder, build, verify)
+    # pop, not get: no two threads close the same one
+    before = _in_use.pop(folder, None)
+    _in_use[folder] = seal
+    if before is not None:
+        os.close(before)
     return folder
 
 
-def is_built(folder: Path) -> bool:
-    """Whether a cache is there and whole; it then counts as used until the process ends."""
-    return _use(folder)
+def map_once(folder: Path, build: Callable[[Path], None], *, verify: bool = False) -> dict[str, np.ndarray]:
+    """The arrays of a cache as read-only memory maps, by the names of their .npy files; built as by `build_once`.
+
+    The cache counts as used while one of them, or a part of one, lives.
+    """
+    return _map(folder, _whole(folder, build, verify))
+
+
+def map_built(folder: Path) -> dict[str, np.ndarray] | None:
+    """As `map_once`, of a cache that is there and whole; None: it is not."""
+    seal = _use(folder)
+    return None if seal is None else _map(folder, seal)
+
+
+def map_arrays(folder: Path) -> dict[str, np.ndarray]:
+    """The arrays of a cache that another process uses, for as long as that does."""
+    return {path.stem: np.load(path, mmap_mode="r", allow_pickle=False) for path in folder.glob("*.npy")}
 
 
 def verify(folder: Path) -> str | None:
@@ -163,28 +175,52 @@ def unused(folder: Path) -> Iterator[bool]:
         os.close(seal)
 
 
-def _use(folder: Path, verify: bool = False) -> bool:
-    """Mark a cache as used by this process until it ends; False where it is missing or damaged."""
+def _whole(folder: Path, build: Callable[[Path], None], verify: bool) -> int:
+    """The locked seal of a cache, which is built where it is missing or damaged."""
+    seal = _use(folder, verify)
+    if seal is not None:
+        return seal
+    with lock_of(folder):
+        remove_leftovers_of(folder)
+        # another process may have built it while this one waited
+        seal = _use(folder, verify)
+        if seal is None:
+            if folder.exists():
+                warnings.warn(f"{folder}: {damage(folder, verify)}; it is removed and built again", stacklevel=3)
+                discard(folder)
+            _build(folder, build)
+            seal = _use(folder)
+    return seal
+
+
+def _map(folder: Path, seal: int) -> dict[str, np.ndarray]:
+    try:
+        arrays = map_arrays(folder)
+        for array in arrays.values():
+            # of the map, which all its views hold; the lock is given back when the last copy of the seal is closed
+            weakref.finalize(array.base, os.close, os.dup(seal))
+    finally:
+        os.close(seal)
+    return arrays
+
+
+def _use(folder: Path, verify: bool = False) -> int | None:
+    """The locked seal of a cache, which counts as used until it is closed; None where it is missing or damaged."""
     while True:
         try:
             seal = os.open(folder / SEAL, os.O_RDONLY)
         except FileNotFoundError:
-            return False
+            return None
         _flock(seal, fcntl.LOCK_SH)
         if _is_at(folder / SEAL, seal):
             break
         os.close(seal)  # the cache was removed before the lock was there
     if damage(folder, verify) is not None:
         os.close(seal)
-        return False
+        return None
     if os.access(folder / SEAL, os.W_OK):  # what is another user's can be used, but not touched
         os.utime(folder / SEAL)
-    # pop, not get: no two threads close the same one
-    before = _in_use.pop(folder, None)
-    _in_use[folder] = seal
-    if before is not None:
-        os.close(before)
-    return True
+    return seal
 
 
 def _build(folder: Path, build: Callable[[Path], None]) -> None:

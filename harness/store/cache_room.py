@@ -22,6 +22,10 @@ from harness.store.cache_folders import (
 )
 
 
+class NoRoom(DataError):
+    """A cache that fits neither the limit nor the disk, after all that nobody uses."""
+
+
 @dataclass(frozen=True)
 class CacheEntry:
     """One cache: bytes on disk, last use in seconds since 1970, whether a live process uses it."""
@@ -63,7 +67,7 @@ def make_room(needed: int, what: str, smaller: str) -> None:
     None is removed where removing all unused ones would not do. What other processes are building is not counted.
 
     Raises:
-        DataError: `what` needs more room than can be made; `smaller` says how it would need less.
+        NoRoom: `what` needs more room than can be made; `smaller` says how it would need less.
     """
     root = cache_folder()
     # one process at a time: asking whether a cache is used looks, to others who ask, like using it
@@ -76,7 +80,7 @@ def make_room(needed: int, what: str, smaller: str) -> None:
                     remove_cache(entry.folder)
         entries = cache_entries()
         if _missing(needed, entries) > 0:
-            raise DataError(_too_little_room(needed, entries, what, smaller))
+            raise NoRoom(_too_little_room(needed, entries, what, smaller))
 
 
 def remove_cache(folder: Path) -> bool:

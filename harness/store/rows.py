@@ -41,6 +41,7 @@ class EpochRow(Section):
     iou: dict[str, float | None] = Field(description="validation IoU per class; none: not in the truth")
     train_score: float | None = Field(description="training mIoU without augmentation; none: not asked for")
     lr: dict[str, float] = Field(description="learning rate in effect, per parameter group")
+    setup_seconds: float = Field(0.0, description="making, or waiting for, what is stored of the frames, seconds")
     train_seconds: float = Field(description="training, seconds")
     val_seconds: float = Field(description="validation, seconds")
     images: int = Field(description="training images seen in the epoch")
@@ -53,8 +54,13 @@ class EpochRow(Section):
 
     @property
     def seconds(self) -> float:
-        """Training and validation."""
+        """Training and validation: what another epoch would take."""
         return self.train_seconds + self.val_seconds
+
+    @property
+    def all_seconds(self) -> float:
+        """All seconds that the epoch took its machine."""
+        return self.setup_seconds + self.seconds
 
 
 class TrialRow(Section):
@@ -68,6 +74,6 @@ class TrialRow(Section):
     score: float | None = Field(description="best epoch's score; none: no epoch finished")
     best_epoch: int | None = Field(description="epoch of the best score")
     epochs: int = Field(description="epochs finished")
-    seconds: float = Field(description="training and validation, seconds")
+    seconds: float = Field(description="training and validation, and what was stored for them, seconds")
     error: str | None = Field(description="what went wrong, if it failed, or which constraint it broke")
     out_of_memory: bool = Field(False, description="it failed because its values need more memory than there is")

@@ -19,7 +19,7 @@ import pytest
 
 from harness.errors import ConfigError, DataError
 from harness.store import cache_folders
-from harness.store.cache_folders import build_once, lock_of, verify
+from harness.store.cache_folders import build_once, lock_of, map_built, map_once, verify
 from harness.store.cache_room import cache_entries, make_room, remove_cache, remove_leftovers, size_limit
 
 #: asks for a cache, then waits for a line; the build says in a file that it ran, and takes a while
@@ -260,41 +260,20 @@ def test_only_what_was_built_here_is_a_cache(cache, tmp_path):
     assert [e.folder.name for e in cache_entries()] == ["mine"]
 
 
-READ = """
-import sys
-import numpy as np
-array = np.load(sys.argv[1], mmap_mode="r")
-print(int(array.sum()), flush=True)
-sys.stdin.readline()
-"""
-
-
-@pytest.mark.skipif(not Path("/proc/self/smaps").exists(), reason="no /proc/<pid>/smaps")
-def test_two_processes_that_read_all_of_a_cache_hold_it_in_memory_once(cache):
+def test_the_arrays_of_a_cache_keep_it_in_use_for_as_long_as_a_part_of_one_lives(cache):
     def build(folder):
-        np.save(folder / "images.npy", np.ones((64, 1 << 18), np.uint8))
+        np.save(folder / "a.npy", np.arange(6))
+        np.save(folder / "b.npy", np.zeros(2))
 
-    path = build_once(cache / "target", build) / "images.npy"
-    words = [sys.executable, "-c", READ, str(path)]
-    readers = [subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) for _ in range(2)]
-    try:
-        assert [int(p.stdout.readline()) for p in readers] == [64 << 18] * 2
-        shares = [mapped(p.pid, path) for p in readers]
-    finally:
-        for process in readers:
-            process.communicate("\n")
-    assert [share["Rss"] for share in shares] == pytest.approx([path.stat().st_size] * 2, rel=0.02)
-    assert sum(share["Pss"] for share in shares) == pytest.approx(path.stat().st_size, rel=0.02)
+    def used() -> bool:
+        return cache_entries()[0].in_use
 
-
-def mapped(process: int, path: Path) -> dict[str, int]:
-    """Bytes of a file's mapping in a process: Rss, those in memory; Pss, its share of them."""
-    found: dict[str, int] = {}
-    inside = False
-    for line in Path(f"/proc/{process}/smaps").read_text().splitlines():
-        if re.match(r"[0-9a-f]+-[0-9a-f]+ ", line):
-            inside = line.endswith(str(path))
-        elif inside and line.split()[-1] == "kB":
-            key, value, _ = line.split()
-            found[key.rstrip(":")] = found.get(key.rstrip(":"), 0) + int(value) * 1024
-    return found
+    arrays = map_once(cache / "target", build)
+    again = map_built(cache / "target")
+    assert arrays.keys() == again.keys() == {"a", "b"} and used()
+    part = np.asarray(arrays["a"][2:][1:])
+    del arrays, again
+    assert used() and part.tolist() == [3, 4, 5]
+    del part
+    assert not used() and remove_cache(cache / "target")
+    assert map_built(cache / "target") is None

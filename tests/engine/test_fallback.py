@@ -56,7 +56,7 @@ DAMAGE = [_cut_short, _empty, _change_a_tensor, _change_a_score, _change_the_tri
 
 
 def _repeatable(rows: list[EpochRow]) -> list[dict[str, Any]]:
-    return [row.model_dump(exclude={"train_seconds", "val_seconds"}) for row in rows]
+    return [row.model_dump(exclude={"setup_seconds", "train_seconds", "val_seconds"}) for row in rows]
 
 
 def _bits(path: Path) -> dict[str, bytes]:

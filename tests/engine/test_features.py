@@ -1,8 +1,12 @@
 from __future__ import annotations
 
 import importlib
+import mmap
 import multiprocessing
+import os
 from collections.abc import Callable, Iterator
+from multiprocessing.connection import Connection
+from multiprocessing.synchronize import Barrier
 from pathlib import Path
 from typing import Any
 
@@ -10,16 +14,20 @@ import numpy as np
 import pytest
 import torch
 
+from harness.bench.memory import pss
 from harness.config import Experiment, Trial
 from harness.data.cache import cache_folder
 from harness.engine import kept
-from harness.engine.features import views_of_epoch
+from harness.engine.features import FeatureCache, check_cached_views, views_of_epoch
 from harness.engine.inference import forward
 from harness.engine.session import Session, open_session
+from harness.errors import ConfigError, DataError
 from harness.models import SegmentationModel
 from harness.store import EpochRow, RunFolder
+from harness.store.cache_room import cache_entries
 
 CPU = torch.device("cpu")
+PAGE = mmap.PAGESIZE
 NOWHERE = RunFolder(Path("nowhere"))
 Train = Callable[..., list[EpochRow]]
 Build = Callable[..., Experiment]
@@ -61,7 +69,7 @@ def _stored() -> list[str]:
 
 
 def _numbers(rows: list[EpochRow]) -> list[dict[str, Any]]:
-    return [row.model_dump(exclude={"train_seconds", "val_seconds", "trial"}) for row in rows]
+    return [row.model_dump(exclude={"setup_seconds", "train_seconds", "val_seconds", "trial"}) for row in rows]
 
 
 @pytest.mark.parametrize("overrides", FROZEN.values(), ids=FROZEN)
@@ -101,6 +109,26 @@ def test_a_stored_array_with_a_changed_byte_is_made_again_and_the_scores_are_the
 
     assert stored and [path.read_bytes() for path in stored] == contents
     assert _numbers(rows) == _numbers(expected)
+
+
+SMP = {"model": {"kind": "smp", "decoder": "Unet", "encoder": "resnet18", "weights": "none"}}
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        {"model.trainable_blocks": 1},
+        VIT | {"model.trainable_blocks": 8},
+        SMP | {"model.trainable_encoder": False},
+    ],
+    ids=["a CNN in part", "every block of a ViT", "an encoder of many maps"],
+)
+def test_views_of_a_model_of_which_nothing_can_be_stored_are_refused(model: dict[str, Any], experiment: Build) -> None:
+    whole = experiment(model | {"training.cached_views": 2})
+    with pytest.raises(ConfigError, match=r"training.cached_views 2: nothing of .* can be stored .* set training.cach"):
+        open_session(Trial(whole, 0), NOWHERE, CPU)
+    check_cached_views(experiment(model))
+    check_cached_views(experiment(VIT | {"model.trainable_blocks": 1, "training.cached_views": 2}))
 
 
 def test_nothing_is_stored_where_it_is_switched_off(
@@ -155,6 +183,15 @@ def test_what_reaches_the_backbone_has_features_of_its_own(
     train(experiment(views | change), tmp_path / "runs" / "two")
     shared = 1 if "augmentation.policy" in change else 0  # val frames know no policy
     assert len(before) == 2 and len(set(_stored()) - before) == 2 - shared
+
+
+def test_equal_weights_in_another_network_have_features_of_their_own(experiment: Build) -> None:
+    # they differ in padding, and in the epsilon of BatchNorm
+    names = ("mobilenetv3_small_075", "tf_mobilenetv3_small_075")
+    sessions = [open_session(Trial(experiment(CNN | {"model.backbone": name}), 0), NOWHERE, CPU) for name in names]
+    assert sessions[0].cache.digest == sessions[1].cache.digest
+    stored = [session.cache.of_frames(session.val_frames.images) for session in sessions]
+    assert len(_stored()) == 2 and not np.array_equal(*stored)
 
 
 def test_a_seed_has_random_weights_and_draws_of_its_own(experiment: Build, train: Train, tmp_path: Path) -> None:
@@ -232,27 +269,108 @@ def test_adapted_batchnorm_statistics_are_never_taken_from_stored_features(
     assert _numbers(train(whole, tmp_path / "b" / "run", epochs=2)) == _numbers(rows)
 
 
-def _train_in_a_process(cache: str, trial: Trial, path: str) -> None:
-    import os
+def test_the_time_that_storing_takes_is_a_trials_own_and_no_part_of_its_pace(
+    experiment: Build, train: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock, make = [0.0], FeatureCache._features
 
+    def slowly(cache: FeatureCache, images: torch.Tensor) -> np.ndarray:
+        clock[0] += 100
+        return make(cache, images)
+
+    monkeypatch.setattr(FeatureCache, "_features", slowly)
+    monkeypatch.setattr(importlib.import_module("harness.engine.fit").time, "perf_counter", lambda: clock[0])
+    rows = train(experiment(VIT | {"training.score_training_set": True}), tmp_path / "run", epochs=2)
+
+    # three batches: the training frames, which are scored as well, and the validation frames
+    assert [(row.setup_seconds, row.seconds, row.all_seconds) for row in rows] == [(200, 0, 200), (0, 0, 0)]
+
+
+def _room_for(more: int) -> str:
+    """A limit of all caches that leaves so many bytes."""
+    return repr((sum(entry.size for entry in cache_entries()) + more) / 1e9)
+
+
+def test_a_training_whose_features_find_no_room_says_so_and_goes_on_without_to_the_same_scores(
+    experiment: Build, train: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = experiment(VIT | {"training.epochs": 2})
+    with monkeypatch.context() as patch:
+        patch.setenv("HARNESS_CACHE_FEATURES", "0")
+        plain = train(whole, tmp_path / "a" / "run")
+    monkeypatch.setenv("HARNESS_CACHE_GB", _room_for(100))
+    rows = train(whole, tmp_path / "b" / "run")
+
+    assert _stored() == [] and _numbers(rows) == _numbers(plain)
+    said = (tmp_path / "b" / "run" / "notes.txt").read_text().splitlines()
+    assert len(said) == 1
+    assert "no features are stored, every epoch computes them anew, to the same scores: features of 5 frames" in said[0]
+    with pytest.raises(DataError, match="features of 5 frames need .* or use a smaller training.cached_views"):
+        train(experiment(VIT | AUGMENTED | {"training.cached_views": 1}), tmp_path / "c" / "run")
+
+
+def test_a_trial_lets_the_features_of_the_one_before_it_go_where_there_is_no_room_for_both(
+    experiment: Build, train: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    train(experiment(VIT), tmp_path / "runs" / "one", epochs=1)
+    before = _stored()
+    monkeypatch.setenv("HARNESS_CACHE_GB", _room_for(100))
+    train(experiment(VIT | {"data.normalise": "unit"}), tmp_path / "runs" / "two", epochs=1)
+
+    assert len(before) == len(_stored()) == 2 and not set(before) & set(_stored())
+    assert not (tmp_path / "runs" / "two" / "notes.txt").exists()
+
+
+def _train_and_hold(cache: str, trial: Trial, path: Path, ready: Barrier, pipe: Connection) -> None:
+    """Train an epoch in a process of its own, which writes down each image that it computes features of."""
     os.environ["HARNESS_CACHE"] = cache
-    fit = importlib.import_module("harness.engine.fit").fit
-    list(fit(trial, RunFolder(Path(path)), CPU))
+    make = FeatureCache._features
+
+    def written_down(cache: FeatureCache, images: torch.Tensor) -> np.ndarray:
+        with open(path / "computed", "a") as file:
+            file.write("image\n" * len(images))
+        return make(cache, images)
+
+    FeatureCache._features = written_down
+    ready.wait(timeout=120)
+    rows = importlib.import_module("harness.engine.fit").fit(trial, RunFolder(path / pipe.recv()), CPU)
+    next(rows)
+    pipe.send(None)
+    pipe.recv()
 
 
-def test_two_processes_at_once_store_the_features_once(experiment: Build, tmp_path: Path) -> None:
-    trial = Trial(experiment(VIT | AUGMENTED | {"training.cached_views": 1, "training.epochs": 1}), 0)
+def _held(pid: int, pattern: str) -> list[int]:
+    """Bytes of each such file that a process holds in memory, pages that others hold too by its share of them."""
+    smaps = Path(f"/proc/{pid}/smaps").read_text()
+    return [pss(smaps, str(path)) for path in sorted(cache_folder().glob(pattern))]
+
+
+@pytest.mark.skipif(not Path("/proc/self/smaps").exists(), reason="no /proc/<pid>/smaps")
+def test_two_trials_at_once_compute_the_features_once_and_hold_them_and_the_frames_once_in_memory(
+    experiment: Build, tmp_path: Path
+) -> None:
+    trial = Trial(experiment(VIT | AUGMENTED | {"training.epochs": 1}), 0)
     context = multiprocessing.get_context("spawn")
-    workers = [
-        context.Process(target=_train_in_a_process, args=(str(cache_folder()), trial, str(tmp_path / name / "run")))
-        for name in ("a", "b")
-    ]
-    for worker in workers:
+    pipes, ready = [context.Pipe() for _ in "ab"], context.Barrier(2)
+    arguments = [(str(cache_folder()), trial, tmp_path, ready, there) for _, there in pipes]
+    workers = [context.Process(target=_train_and_hold, args=each, daemon=True) for each in arguments]
+    for worker, (here, there), name in zip(workers, pipes, "ab", strict=True):
         worker.start()
-    for worker in workers:
+        there.close()
+        here.send(f"{name}/run")
+    for here, _ in pipes:
+        here.recv()
+
+    assert len(_stored()) == 1
+    assert (tmp_path / "computed").read_text() == "image\n" * 3  # of the validation frames
+    for pattern in ("features-*/array.npy", "frames-*-train-*/*s.npy"):
+        sizes = [-(-path.stat().st_size // PAGE) * PAGE for path in sorted(cache_folder().glob(pattern))]
+        assert sizes and [_held(worker.pid, pattern) for worker in workers] == [[size // 2 for size in sizes]] * 2
+
+    for worker, (here, _) in zip(workers, pipes, strict=True):
+        here.send(None)
         worker.join()
         assert worker.exitcode == 0
-    assert len(_stored()) == 2
     assert (tmp_path / "a/run/best.safetensors").read_bytes() == (tmp_path / "b/run/best.safetensors").read_bytes()
 
 
@@ -271,6 +389,26 @@ def test_a_worker_keeps_a_frozen_encoder_and_a_trial_after_another_equals_the_tr
     assert [held.encoder.module for held in kept._kept.values()] == [encoder]
     paths = [tmp_path / "a" / "run", tmp_path / "b" / "second"]
     assert len({(path / "best.safetensors").read_bytes() for path in paths}) == 1
+
+
+@pytest.mark.parametrize("change", [{"model.trainable_blocks": 1}, {"model.backbone": "test_vit"}])
+def test_an_encoder_that_a_trial_does_not_use_waits_outside_of_the_gpu(
+    change: dict[str, Any], experiment: Build, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    moved: list[tuple[torch.nn.Module, str]] = []
+    to, cpu = torch.nn.Module.to, torch.nn.Module.cpu
+    monkeypatch.setattr(torch.nn.Module, "to", lambda m, device: (moved.append((m, device.type)), to(m, device))[1])
+    monkeypatch.setattr(torch.nn.Module, "cpu", lambda m: (moved.append((m, "out")), cpu(m))[1])
+    first = Trial(experiment(VIT), 0)
+    model, _ = kept.build_trial_model(first, 3, CPU)
+    encoder = model.encoder
+    moved.clear()
+    kept.build_trial_model(Trial(experiment(VIT | change), 0), 3, CPU)
+    assert (encoder, "out") in moved
+    moved.clear()
+    again, _ = kept.build_trial_model(first, 3, CPU)
+    assert again.encoder is encoder and (encoder, "out") not in moved
+    assert (again, "cpu") in moved, "the whole model, and with it the encoder, goes to its device"
 
 
 def test_an_encoder_that_starts_from_other_weights_is_not_the_kept_one(

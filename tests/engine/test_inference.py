@@ -37,6 +37,24 @@ def test_imagenet_statistics_are_those_of_torchvision() -> None:
     assert torch.equal(images, _images())
 
 
+def test_no_batch_after_the_first_copies_constants_to_the_device(
+    experiment: Callable[..., Experiment], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = experiment({"evaluation.suppress": SUPPRESSED})
+    taxonomy, logits = build_taxonomy(whole.taxonomy), torch.zeros(1, 10, 4, 6)
+    with torch.inference_mode():
+        expected = normalise(_images(), "imagenet"), predicted_classes(logits, whole, taxonomy)
+
+    def refuse(*_: object, **__: object) -> None:
+        raise AssertionError("a tensor was made")
+
+    monkeypatch.setattr(torch, "tensor", refuse)
+    # of use in training too, whatever mode it was made in
+    pixels = normalise(_images(), "imagenet")
+    assert torch.equal(pixels, expected[0]) and not pixels.is_inference()
+    assert torch.equal(predicted_classes(logits, whole, taxonomy), expected[1])
+
+
 def test_unit_divides_by_255_only() -> None:
     images = torch.tensor([0, 51, 255], dtype=torch.uint8).view(1, 3, 1, 1)
 

@@ -69,7 +69,8 @@ def gpu(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
 
 
 def _numbers(rows: list[EpochRow]) -> list[dict[str, Any]]:
-    return [row.model_dump(exclude={"train_seconds", "val_seconds", "trial", "micro_batch"}) for row in rows]
+    times = {"setup_seconds", "train_seconds", "val_seconds"}
+    return [row.model_dump(exclude=times | {"trial", "micro_batch"}) for row in rows]
 
 
 def _weights(folder: Path) -> dict[str, Tensor]:

@@ -166,3 +166,24 @@ def test_training_counts_are_known_by_the_fingerprint_alone_once_a_training_made
     fingerprint = dataset_fingerprint(dataset_root(whole.data))
     assert known_training_counts(whole, fingerprint).tolist() == _counts_by_hand(whole).tolist()
     assert known_training_counts(experiment({"data.input_size": [40, 64]}), fingerprint) is None
+
+
+@pytest.mark.parametrize("blocks", [1, "all"])
+def test_the_blocks_of_a_vit_that_train_are_compiled_and_those_that_do_not_are_not(
+    blocks: int | str, experiment: Build, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compiled: list[str] = []
+
+    def note_only(graph: torch.fx.GraphModule, _inputs: list[torch.Tensor]) -> Callable:
+        compiled.append(str(graph.graph))
+        return graph.forward
+
+    compile_ = torch.compile
+    monkeypatch.setattr(torch, "compile", lambda f, mode: compile_(f, backend=note_only))
+    vit = {"model.backbone": "test_vit2", "model.stride": None, "model.trainable_blocks": blocks}
+    session = _open(experiment(vit | {"training.compile": "default"}))
+
+    session.model(torch.zeros(2, 3, 32, 48))
+
+    attentions = sum(graph.count("scaled_dot_product_attention") for graph in compiled)
+    assert attentions == (8 if blocks == "all" else blocks)

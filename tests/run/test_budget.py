@@ -50,6 +50,16 @@ def slow(monkeypatch):
 # ---- time ------------------------------------------------------------------------------------------------------
 
 
+def test_what_is_stored_once_is_paid_for_and_no_part_of_what_the_next_epoch_will_take(tiny_space, folder):
+    search = Search(folder, tiny_space(LR), seed=0, deadline=time.monotonic() + 1000)
+    study = Budgeted(search, 1.0, Resources("ray", gpus_per_trial=1.0))
+    trial = study.next_trial()
+    row = epoch(trial.id, 1, 300.0).model_copy(update={"setup_seconds": 1500.0})
+    assert study.on_epoch(row) and search._seconds_of_next() == 300
+    assert study.used == 0.5
+    assert study.on_end(trial.id, "broken").seconds == 1800
+
+
 def test_an_epoch_that_would_end_too_late_by_the_last_one_is_not_begun(tiny_space, folder):
     search = Search(folder, tiny_space(LR), seed=0, deadline=time.monotonic() + 1000)
     quick, slow = search.next_trial(), search.next_trial()

@@ -23,7 +23,7 @@ from harness.run.ray_executor import TrialActor
 from harness.search import Search
 from harness.store import StudyFolder
 
-SECONDS = {"seconds", "train_seconds", "val_seconds"}
+SECONDS = {"seconds", "setup_seconds", "train_seconds", "val_seconds"}
 #: seconds in which a busy machine starts a node, or a worker
 PATIENCE = 120.0
 HARNESS = Path(cluster.__file__).parents[1]

@@ -22,7 +22,7 @@ from harness.run.ray_executor import Deaths, StudySearcher
 from harness.store import EpochRow, Failure, Journal, Record, StudyFolder
 
 HERE = Resources("inprocess")
-SECONDS = {"seconds", "train_seconds", "val_seconds"}
+SECONDS = {"seconds", "setup_seconds", "train_seconds", "val_seconds"}
 LR = {"lr": {"kind": "choice", "field": "optimiser.lr", "choices": [1e-3, 1e-2]}}
 SAID = r"study 'hunt' stopped: .+ has no room for another file \(.+; [\d,.]+ MB free\): make room there, then go on"
 

@@ -11,7 +11,7 @@ from harness.run.study import Displayed
 from harness.search import Search
 from harness.store import StudyFolder
 
-SECONDS = {"seconds", "train_seconds", "val_seconds"}
+SECONDS = {"seconds", "setup_seconds", "train_seconds", "val_seconds"}
 
 
 class Silent:

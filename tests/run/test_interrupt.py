@@ -27,7 +27,7 @@ from harness.run.interrupt import Stop, Stoppable, stoppable
 from harness.store import RunFolder, StudyFolder
 
 HARNESS = Path(sys.executable).with_name("harness")
-SECONDS = {"seconds", "train_seconds", "val_seconds"}
+SECONDS = {"seconds", "setup_seconds", "train_seconds", "val_seconds"}
 LR = {"lr": {"kind": "float", "field": "optimiser.lr", "low": 1e-4, "high": 1e-1, "log": True}}
 SAID = "finishing the epoch in hand; Ctrl-C again stops at once"
 MAIN = """

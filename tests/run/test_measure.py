@@ -1,9 +1,13 @@
 from __future__ import annotations
 
+import math
+
 import pytest
+import torch
 
 from harness.config import Experiment, apply_overrides
 from harness.errors import StudyError
+from harness.models import build_model
 from harness.run.measure import gpu_share, measure_all
 
 TINY = {
@@ -14,12 +18,14 @@ TINY = {
 }
 
 
-def test_a_step_of_each_model_gives_its_parameters_time_and_memory():
+def test_a_step_of_each_model_gives_its_parameters_and_time_and_on_a_cpu_no_memory():
     frozen = TINY | {"model.trainable_blocks": 0, "model.head": {"kind": "linear"}}
-    small, large = measure_all([apply_overrides(Experiment(), changes) for changes in (frozen, TINY)], threads=1)
-    assert 0 < small.parameters < large.parameters
+    experiments = [apply_overrides(Experiment(), changes) for changes in (frozen, TINY)]
+    small, large = measure_all(experiments, threads=1)
+    parameters = [sum(p.numel() for p in build_model(e.model, 10).parameters()) for e in experiments]
+    assert [small.parameters, large.parameters] == parameters and parameters[0] < parameters[1]
     assert small.milliseconds > 0 and large.milliseconds > 0
-    assert 50 < small.peak_memory_mb <= large.peak_memory_mb  # on a CPU: the process with torch in it
+    assert math.isnan(small.peak_memory_mb) or torch.cuda.is_available()
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from harness.run import Resources, run_search
 from harness.store import Journal, StudyFolder
 
 HERE = Resources("inprocess")
-SECONDS = {"seconds", "train_seconds", "val_seconds"}
+SECONDS = {"seconds", "setup_seconds", "train_seconds", "val_seconds"}
 LR = {"lr": {"kind": "choice", "field": "optimiser.lr", "choices": [1e-3, 1e-2]}}
 
 

@@ -65,6 +65,11 @@ def test_an_input_size_is_checked_against_every_model_that_can_meet_it(refused):
     )
 
 
+def test_views_of_a_model_that_can_store_none_are_refused_before_any_trial(refused):
+    message = refused(choice("model.trainable_blocks", 0, 1), training__cached_views=2, model__trainable_blocks=0)
+    assert message.startswith("training.cached_views 2: nothing of mobilenetv3_small_050 can be stored")
+
+
 def test_an_unknown_backbone_is_refused_with_the_nearest_name(refused):
     message = refused(choice("model.backbone", "mobilenetv3_small_050", "mobilenetv3_smal_075"))
     assert "backbone 'mobilenetv3_smal_075' is unknown to timm" in message

@@ -16,9 +16,9 @@ from harness.run.ray_executor import MAX_DEATHS, Deaths, StudySearcher, cause_of
 from harness.run.study import Study
 from harness.run.worker import TrialRun
 from harness.search import Search
-from harness.store import EpochRow, StudyFolder
+from harness.store import EpochRow, Failure, StudyFolder
 
-SECONDS = {"seconds", "train_seconds", "val_seconds"}
+SECONDS = {"seconds", "setup_seconds", "train_seconds", "val_seconds"}
 
 
 @dataclass
@@ -185,6 +185,21 @@ def test_room_follows_the_nodes_and_says_when_the_last_is_lost(monkeypatch, capl
     assert [r.getMessage() for r in caplog.records] == [
         "no node with room for a trial is left in the cluster; waiting for one (Ctrl-C: stop)"
     ]
+
+
+def test_a_worker_whose_last_trial_could_not_be_written_takes_the_next_all_the_same(tiny, tmp_path, monkeypatch):
+    monkeypatch.setattr(ray_executor, "_return_freed_memory", lambda: None)
+
+    def config(name: str) -> dict[str, Any]:
+        run, experiment = str(tmp_path / name), tiny(training__epochs=1).model_dump_json()
+        return {"experiment": experiment, "seed": 0, "study": str(tmp_path), "run": run, "threads": 1}
+
+    actor = ray_executor.TrialActor(config("one"))
+    for name, failure in (("two", Failure("broken")), ("three", Failure("no room", "disk"))):
+        monkeypatch.setattr(actor._run, "close", lambda failure=failure: failure)
+        assert actor.reset_config(config(name))
+        said = actor.step()
+        assert said.get("error") == (failure if failure.cause == "disk" else None)
 
 
 def new_searcher(search: Search, causes: dict[str, str], room: int = 1) -> StudySearcher:

@@ -30,7 +30,7 @@ from harness.search import Search
 from harness.store import Record, StudyFolder
 
 HERE = Resources("inprocess")
-SECONDS = {"seconds", "train_seconds", "val_seconds"}
+SECONDS = {"seconds", "setup_seconds", "train_seconds", "val_seconds"}
 LR = {"lr": {"kind": "float", "field": "optimiser.lr", "low": 1e-4, "high": 1e-1, "log": True}}
 
 #: a search in a process that kills itself, as `kill -9` does, at a call of a function

@@ -15,7 +15,7 @@ from harness.run.worker import TrialRun, describe_failure
 from harness.search import Search
 from harness.store import EpochRow, Failure, Record, StudyFolder
 
-SECONDS = {"seconds", "train_seconds", "val_seconds"}
+SECONDS = {"seconds", "setup_seconds", "train_seconds", "val_seconds"}
 LR = {"lr": {"kind": "choice", "field": "optimiser.lr", "choices": [1e-3, 1e-2]}}
 #: two or four images a batch, each of six frames
 BATCH = {

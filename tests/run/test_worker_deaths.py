@@ -32,7 +32,7 @@ from harness.run.study import Study
 from harness.search import Search
 from harness.store import EpochRow, StudyFolder, write_text
 
-SECONDS = {"seconds", "train_seconds", "val_seconds"}
+SECONDS = {"seconds", "setup_seconds", "train_seconds", "val_seconds"}
 #: in a study of six trials, 54 epochs; each costs a start of Ray's worker: 4 minutes of two cores for twenty
 KILLS = 20 if "HARNESS_LONG_TESTS" in os.environ else 5
 #: seconds in which a busy machine starts a node, or a worker
