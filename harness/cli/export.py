@@ -70,8 +70,7 @@ def _check_targets(output: Path | None, to: Path | None, onnx: bool, card: Path 
 
 def _chosen(word: str, rank: int | None, as_searched: bool) -> tuple[RunFolder, str]:
     """The run of a word, and its Experiment as a file that says where it came from."""
-    from harness.config import AblationSettings, SearchSettings
-    from harness.report.card_facts import read_settings
+    from harness.config import AblationSettings, SearchSettings, read_settings
     from harness.search.search import ranked, read_export
     from harness.store import find_study, given_run
 
@@ -81,7 +80,7 @@ def _chosen(word: str, rank: int | None, as_searched: bool) -> tuple[RunFolder, 
             raise ConfigError(f"--rank {rank} chooses among the trials of a study, and {word} is one run; leave it out")
         return run, run.experiment.read_text()
     folder = find_study(word)
-    settings = read_settings(folder)
+    settings = read_settings(folder.settings)
     if isinstance(settings, AblationSettings):
         raise ConfigError(
             f"'{word}' is an ablation: its arms are compared, none of them is the result; give one of its runs, "

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,29 +9,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
-from harness.config import (
-    AblationSettings,
-    Experiment,
-    ReplicateSettings,
-    SearchSettings,
-    load_yaml,
-    read_section,
-)
-from harness.data import Taxonomy, build_taxonomy, dataset_fingerprint, existing_splits
+from harness.config import Experiment, Settings, read_settings
+from harness.data import Taxonomy, build_taxonomy, dataset_fingerprint, existing_splits, image_size
 from harness.data.frames import find_frames
 from harness.engine.session import known_training_counts
-from harness.errors import StudyError
 from harness.report.records import read_matrices
-from harness.store import EpochRow, Record, RunFolder, StudyFolder, TrialRow
-
-Settings = SearchSettings | ReplicateSettings | AblationSettings
-_KINDS: dict[str, type[Settings]] = {
-    "search": SearchSettings,
-    "replicates": ReplicateSettings,
-    "ablation": AblationSettings,
-}
+from harness.store import EpochRow, Record, RunFolder, StudyFolder, TrialRow, read_provenance
 
 
 class Split(NamedTuple):
@@ -114,17 +97,6 @@ def read_facts(run: RunFolder) -> CardFacts:
     )
 
 
-def read_settings(folder: StudyFolder) -> Settings:
-    """What a study was asked to do, whatever its kind.
-
-    Raises:
-        ConfigError: study.yaml is damaged, or of no kind of study.
-    """
-    values, _ = load_yaml(folder.settings)
-    kind = values.get("kind") if isinstance(values, dict) else None
-    return read_section(_KINDS.get(kind, SearchSettings), folder.settings)
-
-
 def look_at_frames(root: str | None, recorded: str | None) -> DataFacts:
     """Count the frames of a folder and take its fingerprint; nothing of a generated desert, which its config tells."""
     splits = existing_splits(Path(root)) if root else ()
@@ -134,14 +106,8 @@ def look_at_frames(root: str | None, recorded: str | None) -> DataFacts:
 
 def _count(root: Path, split: str) -> Split:
     frames, _ = find_frames(root, split)
-    sizes = Counter(_size(frame.image) for frame in frames)
+    sizes = Counter(image_size(frame.image)[::-1] for frame in frames)
     return Split(len(frames), sum(frame.mask is not None for frame in frames), dict(sizes))
-
-
-def _size(path: Path) -> tuple[int, int]:
-    # the header alone, not the pixels
-    with Image.open(path) as image:
-        return image.size
 
 
 def _study_of(run: RunFolder) -> StudyFacts | None:
@@ -150,14 +116,7 @@ def _study_of(run: RunFolder) -> StudyFacts | None:
         return None
     record = Record(folder)
     rows = sorted(record.ended.values(), key=lambda row: row.number)
-    return StudyFacts(folder, read_settings(folder), rows, record.ranking(), _provenance(folder.provenance))
-
-
-def _provenance(path: Path) -> dict[str, Any]:
-    try:
-        return json.loads(path.read_text()) if path.exists() else {}
-    except ValueError as error:
-        raise StudyError(f"{path}: not JSON ({error}); restore it, or remove it to leave it out") from error
+    return StudyFacts(folder, read_settings(folder.settings), rows, record.ranking(), read_provenance(folder))
 
 
 def _matrices(path: Path) -> NDArray[np.int64] | None:

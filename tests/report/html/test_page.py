@@ -18,7 +18,7 @@ import pytest
 
 from harness.cli import main
 from harness.config import Experiment, ReplicateSettings, dump_yaml
-from harness.errors import StudyError
+from harness.errors import ConfigError
 from harness.report.html.page import as_script, render, study_page, write_page
 from harness.report.html.pictures import pictures_section
 from harness.report.html.sections import Cell, Rows, SortedTable, Words, numeric
@@ -341,5 +341,5 @@ def test_harness_report_takes_a_study_in_place_of_a_command(search_of, monkeypat
 def test_a_folder_of_another_kind_is_refused(tmp_path):
     folder = StudyFolder(tmp_path)
     write_text(folder.settings, "kind: cake\n")
-    with pytest.raises(StudyError, match="kind 'cake' is none of search, replicates, ablation"):
+    with pytest.raises(ConfigError, match="kind 'cake' is none of search, replicates, ablation"):
         study_page(folder)
