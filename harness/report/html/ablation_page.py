@@ -14,6 +14,7 @@ from harness.report.html.pictures import pictures_section
 from harness.report.html.sections import Block, Page, Rows, Section, Words, numeric, rows_of
 from harness.report.html.shared_sections import created, failures_section, hours, provenance_section
 from harness.report.interactive import figure_of
+from harness.report.pictured import runs_of_arms
 from harness.report.plot_data import plot_data
 from harness.report.plot_shapes import Chart, PlotData
 from harness.report.records import AblationRecords, read_ablation
@@ -43,7 +44,7 @@ def ablation_page(folder: StudyFolder) -> Page:
         _answer_section(records, tables),
         Section("figures", "Figures", (*others, *_left_out(plots))),
         Section("training", "Training of each arm", tuple(map(figured, training))) if training else None,
-        pictures_section(folder, tuple(records.arms)),
+        pictures_section(folder, runs_of_arms(records)),
         Section("tables", "Tables", tuple(map(rows_of, tables.values()))),
         failures_section(folder, rows),
         provenance_section(folder),

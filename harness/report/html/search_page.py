@@ -17,6 +17,7 @@ from harness.report.html.search_figures import search_figures
 from harness.report.html.sections import Block, Command, Fact, Facts, Page, Rows, Section, Words, rows_from, shown
 from harness.report.html.shared_sections import created, failures_section, hours, provenance_section, study_word
 from harness.report.html.trial_table import trial_section
+from harness.report.pictured import pictured_runs
 from harness.report.unreached import Unreached, find_unreached
 from harness.search import baseline_pick, default_pick
 from harness.search.confirmation import Confirmation, asks_for_confirmation, is_confirmed, read_confirmation
@@ -64,7 +65,7 @@ def assemble(folder: StudyFolder, data: SearchData, figures: Sequence[Figured]) 
         _answer_section(search),
         confirmation_section(folder),
         *_figure_sections(figures),
-        pictures_section(folder),
+        pictures_section(folder, pictured_runs(folder)),
         trial_section(search.rows, search.space) if search.rows else None,
         failures_section(folder, search.rows),
         _unreached_section(search),

@@ -18,7 +18,7 @@ import pytest
 
 from harness.cli import main
 from harness.config import Experiment, ReplicateSettings, dump_yaml
-from harness.errors import ConfigError
+from harness.errors import ConfigError, DataError
 from harness.report.html.page import as_script, render, study_page, write_page
 from harness.report.html.pictures import pictures_section
 from harness.report.html.sections import Cell, Rows, SortedTable, Words, numeric
@@ -239,13 +239,13 @@ def test_values_that_reached_nothing_are_listed(search_of, page_of):
 
 def test_pictures_are_small_data_uris_with_the_image_first(tmp_path):
     folder = StudyFolder(tmp_path)
-    assert pictures_section(folder) is None
+    assert pictures_section(folder, {}) is None
     noise = np.random.default_rng(0).integers(0, 255, (300, 600, 3), dtype=np.uint8)
     for column in ("zeta", "truth", "image", "alpha"):
         (folder.tiles / column).mkdir(parents=True)
         for frame in range(4):
             cv2.imwrite(str(folder.tiles / column / f"{frame}.png"), noise)
-    section = pictures_section(folder, ("zeta",))
+    section = pictures_section(folder, {"zeta": folder.run("z")})
     pictures = section.blocks[-1]
     assert pictures.columns == ("image", "truth", "zeta", "alpha")
     # noise cannot be compressed: a frame of it alone reaches the limit
@@ -256,6 +256,9 @@ def test_pictures_are_small_data_uris_with_the_image_first(tmp_path):
     shown = cv2.imdecode(raw, cv2.IMREAD_COLOR)
     colours = {tuple(pixel) for pixel in noise.reshape(-1, 3).tolist()}
     assert {tuple(pixel) for pixel in shown.reshape(-1, 3).tolist()} <= colours, "no colours are mixed"
+    (folder.tiles / "alpha" / "0.png").write_bytes(b"no picture")
+    with pytest.raises(DataError, match=r"alpha/0\.png: cut short or damaged"):
+        pictures_section(folder, {})
 
 
 def test_columns_of_numbers_are_known_by_their_cells():
