@@ -16,6 +16,7 @@ from harness.config.model import BackboneModel, SmpModel
 from harness.metrics import CONVENTIONS, dataset_counts, iou, precision, recall, score_by_convention
 from harness.report.card_facts import CardFacts, Split
 from harness.report.table import Table, to_markdown
+from harness.report.winner import among_which
 from harness.stats import mean_interval, spread
 
 #: share of the true pixels below which a class's score rests on little
@@ -299,7 +300,7 @@ def _other_frames(facts: CardFacts) -> str:
 def _of_choice(facts: CardFacts) -> Iterable[str]:
     if _is_search(facts) and len(facts.study.ranking) > 1:
         yield (
-            f"The score is the highest of {len(facts.study.ranking)}, measured on the frames that chose it, and "
+            f"The score is the {among_which(facts.study.ranking)}, measured on the frames that chose it, and "
             "therefore too high by an unknown amount (winner's curse); `harness train experiment.yaml --seeds 3` and "
             "frames that chose nothing tell the rest."
             if facts.rank == 1

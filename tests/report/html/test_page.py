@@ -104,7 +104,7 @@ def test_the_answer_stands_first_with_score_baseline_cost_and_the_command(search
     text = without_scripts(page_of(made))
     answer = text[text.index('id="answer"') : text.index("</section>")]
     assert text.index('id="answer"') < text.index('id="figures"') < text.index('id="trials"')
-    assert "Trial 1 scored highest of 3; it differs from the default Experiment in 2 of its 2 values." in answer
+    assert "Trial 1 has the highest of 3 scores; it differs from the default Experiment in 2 of its 2 values." in answer
     assert '<dd class="value">0.5000</dd>' in answer and "at epoch 2 of 9 run" in answer
     assert "one seed, so no interval; <code>harness confirm</code> gives one" in answer
     assert '<dd class="value">+0.3000</dd>' in answer and "trial 0 scored 0.2000" in answer
@@ -124,6 +124,34 @@ def test_a_baseline_stopped_early_is_compared_after_as_many_epochs(search_of, pa
     text = page_of(made)
     assert "against the default Experiment, after 1 epoch" in text and '<dd class="value">+0.0500</dd>' in text
     assert "after as many the winner had 0.2500" in text
+
+
+def test_a_stopped_trial_that_scored_higher_is_named_and_the_winner_is_not_called_the_highest(search_of, page_of):
+    made = search_of()
+    made.trial({"lr": 0.001, "dice": 0.0}, [0.2], "infeasible")
+    made.trial({"lr": 0.01, "dice": 1.0}, [0.25, *[0.4] * 8])
+    made.trial({"lr": 0.02, "dice": 1.0}, [0.45, 0.44], "stopped")
+    text = without_scripts(page_of(made))
+    answer = text[text.index('id="answer"') : text.index("</section>")]
+    assert "Trial 1 has the only score of a trial trained to its end" in answer
+    assert "Trial 2 had 0.4500, and was stopped after 2 epochs: it stands behind them." in answer
+    assert "highest of" not in answer and "how much of the gain is real" in answer
+    assert "trial 0 scored 0.2000 when it turned out infeasible after 1 epoch" in answer
+
+
+def test_two_objectives_have_their_front_as_a_table_and_every_trade_its_numbers(search_of, page_of):
+    made = search_of(objectives=["score", "parameters"])
+    made.trial({"lr": 0.001, "dice": 0.0}, [0.5] * 9, parameters=2_000_000)
+    made.trial({"lr": 0.01, "dice": 1.0}, [0.4] * 9, parameters=1_000_000)
+    made.trial({"lr": 0.02, "dice": 1.0}, [0.3] * 9, parameters=1_500_000)
+    text = without_scripts(page_of(made))
+    answer = text[text.index('id="answer"') : text.index("</section>")]
+    front = answer[answer.index("The front: ") :].partition("</table>")[0]
+    rows = [re.sub("<[^>]*>", " ", row).split() for row in re.findall(r"<tr>(<th scope=\"row\".*)", front)]
+    assert rows == [["1", "0", "0.5000", "2,000,000"], ["2", "1", "0.4000", "1,000,000"]]
+    for key in ("pareto-parameters", "pareto-ms-per-image", "pareto-memory", "hours"):
+        figure = text[text.index(f'<figure id="{key}"') :].partition("</figure>")[0]
+        assert "The numbers" in figure and '<th scope="row"' in figure, key
 
 
 def test_the_mean_and_interval_of_several_seeds_are_shown_where_the_winner_has_them(search_of, page_of):
