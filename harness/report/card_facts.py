@@ -10,11 +10,12 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.config import Experiment, Settings, read_settings
+from harness.config import Experiment, ReplicateSettings, Settings, read_settings
 from harness.data import Taxonomy, build_taxonomy, dataset_fingerprint, existing_splits, image_size
 from harness.data.frames import find_frames
 from harness.engine.session import known_training_counts
 from harness.report.records import read_matrices
+from harness.search.confirmation import Confirmation, Retrained, are_ranks, read_one
 from harness.store import EpochRow, Record, RunFolder, StudyFolder, TrialRow, read_provenance
 
 
@@ -47,6 +48,20 @@ class StudyFacts:
 
 
 @dataclass(frozen=True)
+class ConfirmedFacts:
+    """The search that a run's Experiment comes from, where fresh seeds trained it again."""
+
+    search: StudyFacts
+    confirmation: Confirmation
+    trial: Retrained
+
+    @property
+    def rank(self) -> int:
+        """By fresh seeds, from 1."""
+        return self.confirmation.confirmed.index(self.trial) + 1
+
+
+@dataclass(frozen=True)
 class CardFacts:
     """Everything that a card says, but for what is written beside it.
 
@@ -64,6 +79,7 @@ class CardFacts:
     data: DataFacts
     #: pixels per class (C,) of the training frames; none: not known on this machine
     trained_on: NDArray[np.int64] | None = None
+    confirmed: ConfirmedFacts | None = None
 
     @property
     def rank(self) -> int | None:
@@ -94,6 +110,7 @@ def read_facts(run: RunFolder) -> CardFacts:
         study=study,
         data=data,
         trained_on=known_training_counts(experiment, fingerprint) if fingerprint else None,
+        confirmed=_confirmed(run, study) if study else None,
     )
 
 
@@ -112,8 +129,23 @@ def _count(root: Path, split: str) -> Split:
 
 def _study_of(run: RunFolder) -> StudyFacts | None:
     folder = StudyFolder(run.path.absolute().parent.parent)
-    if run.path.absolute().parent.name != "runs" or not folder.settings.exists():
+    return _study(folder) if run.path.absolute().parent.name == "runs" and folder.settings.exists() else None
+
+
+def _confirmed(run: RunFolder, study: StudyFacts) -> ConfirmedFacts | None:
+    """The search around a confirmation; none where the study is no confirmation, or lies elsewhere by now."""
+    parent = StudyFolder(study.folder.path.parent)
+    if not (isinstance(study.settings, ReplicateSettings) and are_ranks(study.settings.arms)):
         return None
+    if not parent.settings.exists():
+        return None
+    confirmation = read_one(parent, study.folder)
+    runs = {row.trial: trial for trial in confirmation.confirmed for row in trial.runs.values()}
+    trial = runs.get(run.path.name)
+    return None if trial is None else ConfirmedFacts(_study(parent), confirmation, trial)
+
+
+def _study(folder: StudyFolder) -> StudyFacts:
     record = Record(folder)
     rows = sorted(record.ended.values(), key=lambda row: row.number)
     return StudyFacts(folder, read_settings(folder.settings), rows, record.ranking(), read_provenance(folder))
