@@ -263,10 +263,10 @@ def _again(facts: CardFacts) -> str:
     """What fresh seeds found, and which of them the weights are of."""
     trial, row = facts.confirmed.trial, facts.row
     best = ", the best of them" if row.trial == trial.best_run.trial else ""
+    rank = f"rank {facts.confirmed.rank} of {len(facts.confirmed.confirmation.confirmed)}"
     return (
-        f"Trained again from fresh seeds it is rank {facts.confirmed.rank} of "
-        f"{len(facts.confirmed.confirmation.confirmed)}: mean {mean_in_words(trial)} ({seeds_in_words(trial)}). This is the run "
-        f"of seed {row.seed}{best}, with {row.score:.4f}."
+        f"Trained again from fresh seeds it is {rank}: mean {mean_in_words(trial)} ({seeds_in_words(trial)}). This is "
+        f"the run of seed {row.seed}{best}, with {row.score:.4f}."
     )
 
 
@@ -390,11 +390,8 @@ def _provenance(facts: CardFacts) -> list[str]:
         *([("command of the search", _command(facts.confirmed.search.provenance))] if facts.confirmed else []),
         *((name, str(version)) for name, version in (about.get("packages") or {}).items() if version),
     ]
-    rows += [
-        ("changed when resumed", f"{k}: {v}")
-        for s in about.get("sessions") or []
-        for k, v in (s.get("changed") or {}).items()
-    ]
+    changed = (session.get("changed") or {} for session in about.get("sessions") or [])
+    rows += [("changed when resumed", f"{name}: {how}") for one in changed for name, how in one.items()]
     return [_table(("what", "recorded"), rows)]
 
 
