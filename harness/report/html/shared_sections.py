@@ -13,8 +13,8 @@ from harness.report.html.sections import Block, Command, Fold, Rows, Section, Wo
 from harness.report.html.trial_table import values_text
 from harness.store import StudyFolder, TrialRow, read_provenance, results_folder
 
-#: failed trials shown of each cause
-_SHOWN = 8
+#: causes that are shown, and failed trials of each
+_CAUSES, _SHOWN = 20, 8
 #: characters of an error or a file that are shown
 _LONGEST = 20_000
 
@@ -33,7 +33,10 @@ def failures_section(folder: StudyFolder, rows: Sequence[TrialRow]) -> Section |
         return None
     failed = len(rows) - len(well)
     words = Words(f"{failed} of {len(rows)} trials failed, of {_counted(len(causes), 'cause')}; the commonest first.")
-    blocks = [block for trials in causes for block in _cause(trials, well)]
+    blocks = [block for trials in causes[:_CAUSES] for block in _cause(trials, well)]
+    if rest := causes[_CAUSES:]:
+        count = _counted(sum(map(len, rest)), "trial")
+        blocks.append(Words(f"and {_counted(len(rest), 'more cause')}, of {count}; `trials.jsonl` holds them all."))
     alone = Command(
         (f"harness rerun {study_word(folder)} {causes[0][0].number}",), "The first of them again, alone, where a "
         "debugger can follow it:",

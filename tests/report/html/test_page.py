@@ -9,6 +9,7 @@ import re
 import sys
 from collections.abc import Callable
 from html.parser import HTMLParser
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +20,12 @@ import pytest
 from harness.cli import main
 from harness.config import Experiment, ReplicateSettings, dump_yaml
 from harness.errors import ConfigError, DataError
-from harness.report.html.page import as_script, render, study_page, write_page
+from harness.report.html.page import as_script, packed_library, render, study_page, write_page
 from harness.report.html.pictures import pictures_section
 from harness.report.html.sections import Cell, Rows, SortedTable, Words, numeric
-from harness.store import Record, StudyFolder, write_json, write_text
+from harness.report.interactive import figure_of
+from harness.report.plot_shapes import INK, LineChart, Panel, Point, RowChart, Series
+from harness.store import Record, StudyFolder, TrialRow, write_json, write_text
 
 #: a parameter's name may hold no slash
 NAME = '<script>alert("x")<img src=x onerror=alert(1)>[red]&amp;'
@@ -257,6 +260,39 @@ def test_failed_trials_are_grouped_by_cause_with_what_they_share(search_of, page
     assert re.search(r"harness rerun \S+ 1<", failures)
 
 
+def test_of_many_causes_twenty_are_shown_and_the_rest_counted(search_of, page_of):
+    made = search_of()
+    for number in range(30):
+        made.trial({"lr": 0.01, "dice": 0.5}, [], "failed")
+        # numbers alone would be one cause
+        error = f"cause {chr(ord('a') + number % 25)}{chr(ord('a') + number // 25)}\n{'x' * 30_000}"
+        made.ends[-1] = made.ends[-1].model_copy(update={"error": error})
+    failures = page_of(made).partition('id="failures"')[2].partition("</section>")[0]
+    assert "30 of 30 trials failed, of 30 causes" in failures and failures.count("1 trial: cause") == 20
+    assert "and 10 more causes, of 10 trials; <code>trials.jsonl</code> holds them all." in failures
+
+
+def test_a_parameter_called_like_a_column_is_shown_by_its_field(search_of, page_of):
+    epochs = {"kind": "int", "field": "training.epochs", "low": 3, "high": 9}
+    made = search_of({"epochs": epochs, "Best epoch": LR})
+    made.trial({"epochs": 9, "Best epoch": 0.01}, [0.4] * 9)
+    heads = page_of(made).partition('<div class="sorted"')[2].partition("</thead>")[0]
+    names = re.findall(r"<button type=\"button\">(.*?)</button>", heads)
+    assert names == ["trial", "outcome", "score", "best epoch", "epochs", "seconds", "training.epochs", "optimiser.lr"]
+    assert "training.epochs&gt;9" in page_of(made)
+
+
+def test_names_that_plotly_would_read_as_tags_are_escaped_at_axes_and_in_legends():
+    points = (Point("a <b>", 0.5),)
+    rows = RowChart("x", "x", "x", ("a <b>",), (Panel("", (Series("s <i>", points, INK, "dot"),)),))
+    figure = figure_of(rows)
+    assert figure.layout.yaxis.ticktext == ("a &lt;b&gt;",) and figure.data[0].name == "s &lt;i&gt;"
+    lines = LineChart("x", "x", (Panel("<u>", (Series("s <i>", (Point(0, 0.5),), INK, "line"),), ticks=("<b>",)),))
+    figure = figure_of(lines)
+    assert figure.layout.xaxis.ticktext == ("&lt;b&gt;",) and figure.layout.annotations[0].text == "&lt;u&gt;"
+    assert figure.data[0].hovertemplate.startswith("s &lt;i&gt;, %{x}")
+
+
 def test_values_that_reached_nothing_are_listed(search_of, page_of):
     made = search_of()
     for dice in (0.5, 1.5):
@@ -349,6 +385,31 @@ def test_an_ablation_shows_its_verdicts_figures_and_tables(made_up, matrices):
     assert '<tr class="marked"><th scope="row">fast</th>' in answer and "better" in answer
     assert text.index('id="answer"') < text.index('id="figures"') < text.index('id="tables"')
     assert render(study_page(made.folder)) == text
+
+
+def test_a_page_of_64_arms_of_five_seeds_stays_under_five_megabytes(made_up):
+    # 18 arms, for time: each more adds as much
+    arms = {"plain": {}} | {f"arm {i}": {"set": {"optimiser.lr": 0.01 * i}} for i in range(1, 18)}
+    design = {"kind": "arms", "baseline": "plain", "arms": list(arms)[1:]}
+    made, rng = made_up({"arms": arms, "design": design}, seeds=5), np.random.default_rng(0)
+    rows, ends = [], []
+    for arm, seed in product(arms, range(5)):
+        trial, scores = f"{arm}-s{seed}", rng.random((27, 15)).tolist()
+        for epoch, (score, train, val, lr, encoder, *iou) in enumerate(scores, 1):
+            more = {"train_loss": train, "val_loss": val, "lr": {"head": lr, "encoder": encoder}}
+            ious = {f"class {i}": value for i, value in enumerate(iou)}
+            rows.append(epoch_row(trial, epoch, score).model_copy(update=more | {"iou": ious}))
+        best = max(rows[-27:], key=lambda row: row.score)
+        ended = {"outcome": "complete", "score": best.score, "best_epoch": best.epoch, "epochs": 27, "seconds": 1.0}
+        ends.append(TrialRow(trial=trial, number=len(ends), seed=seed, picked={"arm": arm}, error=None, **ended))
+    write_text(made.folder.epochs.path, "".join(f"{row.model_dump_json()}\n" for row in rows))
+    write_text(made.folder.trials.path, "".join(f"{row.model_dump_json()}\n" for row in ends))
+    page = study_page(made.folder)
+    text = render(page)
+    (training,) = (section for section in page.sections if section.key == "training")
+    assert len(training.blocks) == 18 and "own are in report/plots.html" in text
+    library = len(packed_library())
+    assert library + (len(text) - library) * 64 / 18 < 5_000_000
 
 
 def test_harness_report_takes_a_study_in_place_of_a_command(search_of, monkeypatch, capsys):

@@ -255,6 +255,23 @@ def test_where_the_field_takes_no_more_the_advice_is_to_fix_it(search_of) -> Non
     assert "loss.dice.weight does not take -0.5, so fix it at 0" in warning
 
 
+def test_a_parameter_of_a_section_that_the_default_lacks_is_tried_where_a_best_trial_has_it(search_of) -> None:
+    head = {
+        "kind": "choice",
+        "field": "model.head",
+        "choices": {"linear": {"kind": "linear"}, "uper": {"kind": "upernet_style"}},
+    }
+    drop = {"kind": "float", "field": "model.head.dropout", "low": 0.0, "high": 0.4, "when": {"head": ["uper"]}}
+    search = search_of({"head": head, "drop": drop})
+    for _ in range(5):
+        search.trial({"head": "uper", "drop": 0.4}, [0.9])
+    for _ in range(10):
+        search.trial({"head": "linear"}, [0.1])
+    data = search.read()
+    assert not hasattr(data.space.experiment.model.head, "dropout")
+    assert "raise `high` of drop to 0.5 and search on" in edge_warning(data, "drop")
+
+
 def test_a_whole_number_is_moved_by_whole_steps(search_of) -> None:
     batch = {"kind": "int", "field": "training.batch_size", "low": 2, "high": 10, "step": 4}
     assert "raise `high` of p to 14" in ends(search_of, [10] * 5, batch)
