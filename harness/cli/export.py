@@ -168,15 +168,16 @@ def _frame(trained: Trained, facts: CardFacts) -> tuple[NDArray, str]:
 
 
 def _in_words(parity: Parity, frame: str) -> str:
-    from harness.engine.onnx import OPSET
+    from harness.engine.onnx import OPSET, TOLERANCE
 
     same = f"the class is the same at all {parity.pixels:,} pixels"
     if parity.ties:
         same = f"the class is the same at all but {parity.ties} of {parity.pixels:,} pixels, which are ties"
     return (
         f"`model.onnx` (opset {OPSET}, float32, any batch) agrees with PyTorch in onnxruntime on noise and on {frame}: "
-        f"logits differ by at most {parity.difference:.1e} of {parity.scale:.3g}, {same}. It gives logits at the input "
-        "size, of one view."
+        f"logits differ by at most {parity.difference:.1e}, which is {parity.difference / (parity.scale or 1):.1e} of "
+        f"the largest ({parity.scale:.3g}; {TOLERANCE:g} of it is allowed), {same}. It gives logits at the input size, "
+        "of one view."
     )
 
 

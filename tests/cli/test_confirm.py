@@ -39,7 +39,7 @@ def test_a_search_is_confirmed_and_export_gives_the_confirmed_ranking(harness, h
     said = harness("evaluate", "hunt", "--worst-count", "0", "--json")
     run = hunt.path / "confirm" / "runs" / best.best_run.trial
     assert json.loads(said.out)["run"] == str(run)
-    which = f"this is {run}, any other run can be given by its folder"
+    which = f"this is {run}; any other run can be given by its folder"
     assert said.err == f"rank 1 by fresh seeds ({hunt.path}/confirm); {which}\n"
 
     searched = harness("export", "hunt", "--as-searched")
