@@ -48,7 +48,7 @@ def evaluate(
     worst_count: Annotated[int, typer.Option(min=0, max=99, help="How many of them; 0: none.")] = 8,
     json: AsJson = False,
 ) -> None:
-    """Score a trained run: per class, which class was taken for which, under every convention; and show its worst frames.
+    """Score a run: per class, which class was taken for which, under every convention; and show its worst frames.
 
     Worst are the frames of lowest mIoU of their own. With --json pictures are drawn only where --worst names a folder.
     """

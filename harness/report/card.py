@@ -9,13 +9,13 @@ from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from harness.config import AblationSettings, Experiment, SearchSettings
 from harness.config.model import BackboneModel, SmpModel
 from harness.metrics import CONVENTIONS, dataset_counts, iou, precision, recall, score_by_convention
 from harness.report.card_facts import CardFacts, Split, StudyFacts
 from harness.report.confirmation import cautions, curse
+from harness.report.plot_style import hex_colour
 from harness.report.table import Table, to_markdown
 from harness.report.winner import among_which
 from harness.search.confirmation import mean_in_words, seeds_in_words
@@ -175,7 +175,7 @@ def _classes(facts: CardFacts) -> list[str]:
     taxonomy, matrices = facts.taxonomy, facts.validation
     names = taxonomy.names
     head = ("", "class", "raw ids", "colour")
-    rows = [(str(i), name, _ids(facts, i), _hex(taxonomy.colours[i])) for i, name in enumerate(names)]
+    rows = [(str(i), name, _ids(facts, i), hex_colour(taxonomy.colours[i])) for i, name in enumerate(names)]
     if matrices is None:
         return ["No confusion matrices were kept for this run, so there are no scores by class.", _table(head, rows)]
     counts = dataset_counts(matrices)
@@ -427,10 +427,6 @@ def _table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 def _number(value: float) -> str:
     return "" if np.isnan(value) else f"{value:.4f}"
-
-
-def _hex(colour: NDArray[np.uint8]) -> str:
-    return "#{:02x}{:02x}{:02x}".format(*colour.tolist())
 
 
 def _seconds(seconds: float) -> str:

@@ -67,6 +67,11 @@ def short(name: str, most: int = 26) -> str:
     return f"{name[: most // 2]}…{name[len(name) - (most - most // 2 - 1) :]}"
 
 
+def hex_colour(colour: Iterable[int]) -> str:
+    """#rrggbb."""
+    return "#{:02x}{:02x}{:02x}".format(*map(int, colour))
+
+
 def plot_safe(text: str) -> str:
     """Text that plotly shows as it is at an axis or in a legend, where it reads tags and entities."""
     return html.escape(text, quote=False)
