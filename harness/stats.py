@@ -15,6 +15,11 @@ from scipy.special import gammaln, nctdtrinc, stdtr, stdtrit
 
 from harness.errors import StudyError
 
+#: pairs of seeds from which on an interval is Student's t, and not one over images
+SEEDS_FOR_T = 3
+#: of a bootstrap over images
+RESAMPLES = 2000
+
 
 class Estimate(NamedTuple):
     """A point with the ends of its interval, in the unit of the values; the ends are nan where n = 1."""

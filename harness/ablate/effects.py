@@ -20,6 +20,8 @@ from harness.config import did_you_mean
 from harness.errors import StudyError
 from harness.metrics import Counts, counts, iou, miou
 from harness.stats import (
+    RESAMPLES,
+    SEEDS_FOR_T,
     Estimate,
     bootstrap_weights,
     hedges_g,
@@ -37,9 +39,6 @@ Matrices = Mapping[str, Mapping[int, NDArray[np.integer]]]
 IntervalKind = Literal["t over seeds", "bootstrap over images", "none"]
 Verdict = Literal["better", "worse", "not resolved"]
 
-#: pairs of seeds from which on the interval is Student's t
-_SEEDS_FOR_T = 3
-_RESAMPLES = 2000
 _ROUNDING = 1e-6
 
 
@@ -82,7 +81,7 @@ class _Images:
 
     def __init__(self, matrices: Matrices, generator: np.random.Generator) -> None:
         self.matrices = matrices
-        self.weights = bootstrap_weights(_image_count(matrices), _RESAMPLES, generator)
+        self.weights = bootstrap_weights(_image_count(matrices), RESAMPLES, generator)
         if self.weights.shape[1] == 1:
             # one image says nothing of others: unknown, not certain
             self.weights[:] = np.nan
@@ -229,7 +228,7 @@ def _intervals(
     pair: _Pair, scores: Scores, images: _Images | None, level: float
 ) -> tuple[Estimate, Estimate, IntervalKind]:
     n = len(pair.seeds)
-    if images and n < _SEEDS_FOR_T:
+    if images and n < SEEDS_FOR_T:
         own, other = images.mious(pair.arm, pair.seeds), images.mious(pair.against, pair.seeds)
         score = percentile_interval(float(pair.a.mean()), own, level)
         difference = percentile_interval(float((pair.a - pair.b).mean()), own - other, level)

@@ -18,12 +18,11 @@ from numpy.typing import NDArray
 from harness.ablate.designs import prefixes
 from harness.ablate.factorial import subsets
 from harness.errors import StudyError
-from harness.stats import Estimate, bootstrap_weights, mean_interval, percentile_interval, spread
+from harness.stats import RESAMPLES, Estimate, bootstrap_weights, mean_interval, percentile_interval, spread
 
 Subset = frozenset[str]
 SubsetScores = Mapping[Subset, Mapping[int, float]]
 
-_RESAMPLES = 2000
 _NOTHING = 1e-9
 
 
@@ -155,7 +154,7 @@ def _shares(
     points = values.mean(axis=0) / gain.point
     if len(total) == 1:
         return [Estimate(point, np.nan, np.nan) for point in points.tolist()]
-    weights = bootstrap_weights(len(total), _RESAMPLES, generator)
+    weights = bootstrap_weights(len(total), RESAMPLES, generator)
     sums = weights @ total
     # a resample without a gain has no share; it is left out
     draws = (weights @ values) / np.where(sums == 0, np.nan, sums)[:, None]

@@ -26,6 +26,7 @@ from harness.cli.options import (
     Upload,
 )
 from harness.cli.outcome import failures_shown, print_failures, print_page
+from harness.cli.pictures import draw_pictures
 
 
 class _StudyOrCommand(TyperGroup):
@@ -102,7 +103,7 @@ def ablate(
         )
     # who stops it wants it to end: tables and plots are made when it goes on, or by `harness report ablation`
     exit_study(folder.name, interrupted=study.interrupted, rows=())
-    _write_tiles(folder)
+    draw_pictures(folder)
     records = _write_reports(folder)
     console.print(ablation_summary(records))
     print_failures(folder)
@@ -158,18 +159,6 @@ def published(
         scores = reproduced_scores(read_ablation(find_study(reproduced)), system, known)
     written = write_published(PUBLISHED, output, scores)
     console.print(f"{len(written)} files → {output} (start at index.md)", highlight=False, soft_wrap=True)
-
-
-def _write_tiles(folder) -> None:  # noqa: ANN001
-    """Pictures of the first seed of every arm."""
-    from harness.engine.tiles import write_tiles
-    from harness.report.records import read_ablation
-
-    records = read_ablation(folder)
-    runs = {arm: folder.run(min(rows.values(), key=lambda row: row.seed).trial) for arm, rows in records.trials.items()}
-    if runs:
-        with console.status("drawing what each arm predicts"):
-            write_tiles(runs, records.arms[next(iter(runs))].experiment, folder.tiles)
 
 
 def _write_reports(folder):  # noqa: ANN001, ANN202

@@ -9,6 +9,7 @@ import typer
 from harness.cli.app import app, console, exit_study, print_resume, shown_on
 from harness.cli.options import Address, ComputeHours, Concurrency, Cpus, Executor, Gpus, Measure, Quiet, Tracker
 from harness.cli.outcome import failures_shown, print_failures, print_page
+from harness.cli.pictures import draw_pictures
 from harness.config import CONFIRMED_TRIALS
 
 if TYPE_CHECKING:
@@ -57,6 +58,7 @@ def confirm(
         trackers=tracker or (),
     )
     if not run.interrupted:
+        draw_pictures(folder)
         print_page(folder)
     exit_study(None, interrupted=run.interrupted and bool(run.waiting), rows=run.record.ended.values())
 

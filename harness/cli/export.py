@@ -70,8 +70,7 @@ def _check_targets(output: Path | None, to: Path | None, onnx: bool, card: Path 
 
 def _chosen(word: str, rank: int | None, as_searched: bool) -> tuple[RunFolder, str]:
     """The run of a word, and its Experiment as a file that says where it came from."""
-    from harness.config import AblationSettings, SearchSettings
-    from harness.report.card_facts import read_settings
+    from harness.config import AblationSettings, SearchSettings, read_settings
     from harness.search.search import ranked, read_export
     from harness.store import find_study, given_run
 
@@ -81,7 +80,7 @@ def _chosen(word: str, rank: int | None, as_searched: bool) -> tuple[RunFolder, 
             raise ConfigError(f"--rank {rank} chooses among the trials of a study, and {word} is one run; leave it out")
         return run, run.experiment.read_text()
     folder = find_study(word)
-    settings = read_settings(folder)
+    settings = read_settings(folder.settings)
     if isinstance(settings, AblationSettings):
         raise ConfigError(
             f"'{word}' is an ablation: its arms are compared, none of them is the result; give one of its runs, "
@@ -169,15 +168,16 @@ def _frame(trained: Trained, facts: CardFacts) -> tuple[NDArray, str]:
 
 
 def _in_words(parity: Parity, frame: str) -> str:
-    from harness.engine.onnx import OPSET
+    from harness.engine.onnx import OPSET, TOLERANCE
 
     same = f"the class is the same at all {parity.pixels:,} pixels"
     if parity.ties:
         same = f"the class is the same at all but {parity.ties} of {parity.pixels:,} pixels, which are ties"
     return (
         f"`model.onnx` (opset {OPSET}, float32, any batch) agrees with PyTorch in onnxruntime on noise and on {frame}: "
-        f"logits differ by at most {parity.difference:.1e} of {parity.scale:.3g}, {same}. It gives logits at the input "
-        "size, of one view."
+        f"logits differ by at most {parity.difference:.1e}, which is {parity.difference / (parity.scale or 1):.1e} of "
+        f"the largest ({parity.scale:.3g}; {TOLERANCE:g} of it is allowed), {same}. It gives logits at the input size, "
+        "of one view."
     )
 
 

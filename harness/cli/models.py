@@ -48,7 +48,7 @@ def evaluate(
     worst_count: Annotated[int, typer.Option(min=0, max=99, help="How many of them; 0: none.")] = 8,
     json: AsJson = False,
 ) -> None:
-    """Score a trained run: per class, which class for which, under every convention; and show its worst frames.
+    """Score a run: per class, which class was taken for which, under every convention; and show its worst frames.
 
     Worst are the frames of lowest mIoU of their own. With --json pictures are drawn only where --worst names a folder.
     """
@@ -219,7 +219,7 @@ def _best_run(study: StudyFolder) -> RunFolder:
     confirmation = standing_confirmation(study)
     if confirmation is not None:
         run = confirmation.folder.run(confirmation.confirmed[0].best_run.trial)
-        say_confirmed(confirmation, 1, f"this is {run.path}, any other run can be given by its folder")
+        say_confirmed(confirmation, 1, f"this is {run.path}; any other run can be given by its folder")
         return run
     ranking = Record(study).ranking()
     if not ranking:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from itertools import count
@@ -110,8 +109,7 @@ def _seed(id_: str) -> int:
 
 def _threads(folder: StudyFolder) -> int:
     """As many as the study's workers had: sums depend on it in their last bits."""
-    try:
-        about = json.loads(folder.provenance.read_bytes()) if folder.provenance.exists() else {}
-        return min(max(1, int(about.get("resources", {}).get("cpus_per_trial", 1))), os.cpu_count() or 1)
-    except (ValueError, TypeError, AttributeError, OverflowError, RecursionError) as error:
-        raise StudyError(f"{folder.provenance}: damaged ({error}); restore it, or remove it") from error
+    from harness.store import read_provenance
+
+    held = read_provenance(folder).get("resources") or {}
+    return min(max(1, int(held.get("cpus_per_trial") or 1)), os.cpu_count() or 1)

@@ -33,6 +33,7 @@ from harness.cli.outcome import (
     print_page,
     print_unreached,
 )
+from harness.cli.pictures import draw_pictures
 from harness.config import CONFIRMED_TRIALS, visible
 from harness.config.space import Strategy
 from harness.errors import StudyError
@@ -133,6 +134,7 @@ def search(
         study.interrupted |= run.interrupted
         rows += run.record.ended.values()
     if not study.interrupted:
+        draw_pictures(folder)
         print_page(folder, upload)
     exit_study(folder.name, interrupted=study.interrupted and left, rows=rows)
 
@@ -180,5 +182,6 @@ def train(
     print_failures(folder)
     if not study.interrupted:
         print_next_of_training(folder)
+        draw_pictures(folder)
         print_page(folder, upload)
     exit_study(folder.name, interrupted=study.interrupted and bool(study.waiting), rows=study.record.ended.values())

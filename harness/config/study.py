@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import Field
@@ -10,6 +11,9 @@ from harness.config.ablation import Ablation
 from harness.config.base import Name, Section
 from harness.config.experiment import Experiment
 from harness.config.space import Space
+from harness.config.validate import read_section
+from harness.config.yaml_file import load_yaml
+from harness.errors import ConfigError
 
 #: trials of a search that are trained again, unless another number is asked for
 CONFIRMED_TRIALS = 5
@@ -47,14 +51,39 @@ class AblationSettings(Section):
     dataset: str = Field(description="fingerprint of the frames")
 
 
+Settings = SearchSettings | ReplicateSettings | AblationSettings
+_KINDS: dict[str, type[Settings]] = {
+    "search": SearchSettings,
+    "replicates": ReplicateSettings,
+    "ablation": AblationSettings,
+}
+
+
+def read_settings(path: Path) -> Settings:
+    """What a study was asked to do, whatever its kind, from its study.yaml.
+
+    Raises:
+        ConfigError: the file is damaged, or of no kind of study that is known.
+    """
+    values, _ = load_yaml(path)
+    kind = values.get("kind") if isinstance(values, dict) else None
+    if not isinstance(kind, str) or kind not in _KINDS:
+        raise ConfigError(
+            f"{path}: kind {kind!r} is none of {', '.join(_KINDS)}; the file was changed by hand or written by another "
+            "version: restore it"
+        )
+    return read_section(_KINDS[kind], path)
+
+
 def differences(old: Section, new: Section) -> list[str]:
     """`field: old -> new` for each field that a resumed study may not change."""
-    before, after = _flat(old.model_dump(mode="json")), _flat(new.model_dump(mode="json"))
+    before, after = flat(old.model_dump(mode="json")), flat(new.model_dump(mode="json"))
     fields = [field for field in before | after if field not in _MAY_CHANGE]
     return [f"{f}: {before.get(f)} -> {after.get(f)}" for f in fields if before.get(f) != after.get(f)]
 
 
-def _flat(value: Any, path: str = "") -> dict[str, Any]:
+def flat(value: Any, path: str = "") -> dict[str, Any]:
+    """Nested mappings as one, keys joined by a dot; an empty mapping is a value."""
     if isinstance(value, dict) and value:
-        return {k: v for key, inner in value.items() for k, v in _flat(inner, f"{path}.{key}".lstrip(".")).items()}
+        return {k: v for key, inner in value.items() for k, v in flat(inner, f"{path}.{key}".lstrip(".")).items()}
     return {path: value}

@@ -19,10 +19,10 @@ IMAGE, TRUTH = "image", "truth"
 
 
 def write_tiles(runs: Mapping[str, RunFolder], experiment: Experiment, out: Path, count: int = 3) -> None:
-    """Write `out/COLUMN/FRAME.png` (RGB, at the frame's size) for image, truth and each arm's run.
+    """Write `out/COLUMN/FRAME.png` (RGB, at the frame's size) for image, truth and each run.
 
     Args:
-        runs: arm to run; one without weights of its own (an ensemble) is left out.
+        runs: column to run; one without weights of its own (an ensemble) is left out.
         experiment: whose validation frames and class colours are shown.
         count: frames, spread evenly over the split.
     """
@@ -32,17 +32,17 @@ def write_tiles(runs: Mapping[str, RunFolder], experiment: Experiment, out: Path
         raw = read_mask(frame.mask, allow_8bit=taxonomy.eight_bit)
         _write(out, IMAGE, frame, read_image(frame.image))
         _write(out, TRUTH, frame, taxonomy.to_colour(taxonomy.to_classes(raw, str(frame.mask))))
-    for arm, run in runs.items():
+    for column, run in runs.items():
         if run.best.exists():
-            _write_arm(out, arm, run, frames)
+            _write_run(out, column, run, frames)
 
 
-def _write_arm(out: Path, arm: str, run: RunFolder, frames: list[Frame]) -> None:
+def _write_run(out: Path, column: str, run: RunFolder, frames: list[Frame]) -> None:
     trained = open_run(run, torch.device("cpu"))
     looks = views(trained.experiment, trained.experiment.evaluation.tta)
     for frame in frames:
         classes = predict_classes(trained, read_image(frame.image), looks)
-        _write(out, arm, frame, trained.taxonomy.to_colour(classes))
+        _write(out, column, frame, trained.taxonomy.to_colour(classes))
 
 
 def _write(out: Path, column: str, frame: Frame, picture: np.ndarray) -> None:

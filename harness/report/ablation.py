@@ -6,7 +6,6 @@ that a rebuilt table is the same file. Neither torch nor ray.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -23,7 +22,7 @@ from harness.report.ablation_screen import effects_on_screen, factors_on_screen,
 from harness.report.ablation_shared import NO_TRIAL, VERDICT
 from harness.report.records import AblationRecords
 from harness.report.table import Table, write_table
-from harness.store import write_text
+from harness.store import read_provenance, write_text
 
 _ROWS_ON_SCREEN = 16
 
@@ -104,7 +103,7 @@ def _index(records: AblationRecords, tables: Mapping[str, Table]) -> str:
 
 
 def _commit(records: AblationRecords) -> str:
-    path = records.folder.provenance
-    if not path.exists():
-        return f"unknown, {path.name} is missing"
-    return json.loads(path.read_text())["commit"] or "unknown, not a git checkout"
+    about = read_provenance(records.folder)
+    if not about:
+        return f"unknown, {records.folder.provenance.name} is missing"
+    return about.get("commit") or "unknown, not a git checkout"

@@ -30,10 +30,8 @@ from harness.report.ablation_shared import (
 )
 from harness.report.records import AblationRecords
 from harness.report.table import Table
-from harness.stats import Estimate, bootstrap_weights, mean_interval, percentile_interval
+from harness.stats import RESAMPLES, SEEDS_FOR_T, Estimate, bootstrap_weights, mean_interval, percentile_interval
 
-_RESAMPLES = 2000
-_SEEDS_FOR_T = 3
 _EFFECT_COLUMNS = (
     "n", "score", "score interval", "difference", "difference interval", "interval from", "p", "Holm p", "g",
     "noise floor", "smallest resolvable", "verdict", "authors' guess",
@@ -190,7 +188,7 @@ def _row(
 def _own_score(by_seed: Mapping[int, float], matrices: BySeed) -> tuple[Estimate, str]:
     """An arm's score by itself, with the interval that its effect would have."""
     values = list(by_seed.values())
-    if len(values) >= _SEEDS_FOR_T or not set(by_seed) <= set(matrices):
+    if len(values) >= SEEDS_FOR_T or not set(by_seed) <= set(matrices):
         return mean_interval(values), "t over seeds" if len(values) > 1 else "none"
     draws = [_resampled_miou(matrices[seed]) for seed in by_seed]
     return percentile_interval(float(np.mean(values)), np.mean(draws, axis=0)), "bootstrap over images"
@@ -199,8 +197,8 @@ def _own_score(by_seed: Mapping[int, float], matrices: BySeed) -> tuple[Estimate
 def _resampled_miou(matrices: NDArray[np.int64]) -> NDArray[np.float64]:
     """Dataset mIoU (resamples,) of images (N, C, C+1) drawn anew; nan for one image, which says nothing of others."""
     if len(matrices) == 1:
-        return np.full(_RESAMPLES, np.nan)
-    weights = bootstrap_weights(len(matrices), _RESAMPLES, generator())
+        return np.full(RESAMPLES, np.nan)
+    weights = bootstrap_weights(len(matrices), RESAMPLES, generator())
     c = counts(matrices)
     return miou(type(c)(*(weights @ part for part in c)))
 

@@ -9,14 +9,18 @@ from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from harness.config import AblationSettings, Experiment, SearchSettings
 from harness.config.model import BackboneModel, SmpModel
 from harness.metrics import CONVENTIONS, dataset_counts, iou, precision, recall, score_by_convention
-from harness.report.card_facts import CardFacts, Split
+from harness.report.card_facts import CardFacts, Split, StudyFacts
+from harness.report.confirmation import cautions, curse
+from harness.report.plot_style import hex_colour
 from harness.report.table import Table, to_markdown
+from harness.report.winner import among_which
+from harness.search.confirmation import mean_in_words, seeds_in_words
 from harness.stats import mean_interval, spread
+from harness.store import TrialRow
 
 #: share of the true pixels below which a class's score rests on little
 _RARE = 0.001
@@ -70,6 +74,9 @@ def describe_model(experiment: Experiment) -> str:
 
 
 def _title(facts: CardFacts) -> str:
+    if facts.confirmed:
+        found = facts.confirmed
+        return f"Model card: {found.search.folder.name}, rank {found.rank} by fresh seeds, run {facts.run.path.name}"
     study = f"{facts.study.folder.name}, " if facts.study else ""
     rank = f"rank {facts.rank}, " if facts.rank and _is_search(facts) else ""
     return f"Model card: {study}{rank}run {facts.run.path.name}"
@@ -168,7 +175,7 @@ def _classes(facts: CardFacts) -> list[str]:
     taxonomy, matrices = facts.taxonomy, facts.validation
     names = taxonomy.names
     head = ("", "class", "raw ids", "colour")
-    rows = [(str(i), name, _ids(facts, i), _hex(taxonomy.colours[i])) for i, name in enumerate(names)]
+    rows = [(str(i), name, _ids(facts, i), hex_colour(taxonomy.colours[i])) for i, name in enumerate(names)]
     if matrices is None:
         return ["No confusion matrices were kept for this run, so there are no scores by class.", _table(head, rows)]
     counts = dataset_counts(matrices)
@@ -233,8 +240,11 @@ def _chosen(facts: CardFacts) -> list[str]:
     if study is None or row is None:
         return ["The run stands alone: no study says what it was chosen from."]
     epoch = f"The weights are those of the epoch of the best {_choosing_split(facts)} score ({row.best_epoch})."
+    if facts.confirmed:
+        trial = facts.confirmed.trial
+        return [f"{_search(facts.confirmed.search, trial.row)} {_again(facts)} {epoch}", *_picked(trial.row)]
     if isinstance(study.settings, SearchSettings):
-        return [f"{_search(facts)} {epoch}", *_picked(facts)]
+        return [f"{_search(study, row)} {epoch}", *_picked(row)]
     same = [r for r in study.ranking if r.picked == row.picked and r.outcome == "complete"]
     arm = row.picked.get("arm", "")
     what = f"Arm `{arm}` of the ablation" if isinstance(study.settings, AblationSettings) else "A training of the study"
@@ -249,14 +259,25 @@ def _chosen(facts: CardFacts) -> list[str]:
     return [f"{text}. {epoch}"]
 
 
-def _search(facts: CardFacts) -> str:
-    study, row = facts.study, facts.row
+def _again(facts: CardFacts) -> str:
+    """What fresh seeds found, and which of them the weights are of."""
+    trial, row = facts.confirmed.trial, facts.row
+    best = ", the best of them" if row.trial == trial.best_run.trial else ""
+    rank = f"rank {facts.confirmed.rank} of {len(facts.confirmed.confirmation.confirmed)}"
+    return (
+        f"Trained again from fresh seeds it is {rank}: mean {mean_in_words(trial)} ({seeds_in_words(trial)}). This is "
+        f"the run of seed {row.seed}{best}, with {row.score:.4f}."
+    )
+
+
+def _search(study: StudyFacts, row: TrialRow) -> str:
+    rank = next((i for i, r in enumerate(study.ranking, 1) if r.trial == row.trial), "none")
     stopped = sum(r.outcome == "stopped" for r in study.rows)
     failed = sum(r.outcome == "failed" for r in study.rows)
     first = next((r for r in study.rows if r.number == 0 and r.score is not None), None)
     text = (
         f"Trial {row.number} of the search `{study.folder.name}` ({study.settings.space.search.strategy}), rank "
-        f"{facts.rank or 'none'} of {len(study.ranking)} trials with a score; of {len(study.rows)} that ended, "
+        f"{rank} of {len(study.ranking)} trials with a score; of {len(study.rows)} that ended, "
         f"{stopped} stopped early and {failed} failed."
     )
     if first is not None and first.trial != row.trial:
@@ -264,8 +285,8 @@ def _search(facts: CardFacts) -> str:
     return text
 
 
-def _picked(facts: CardFacts) -> list[str]:
-    rows = [(name, str(value)) for name, value in facts.row.picked.items()]
+def _picked(row: TrialRow) -> list[str]:
+    rows = [(name, str(value)) for name, value in row.picked.items()]
     return [_table(("picked", "value"), rows)] if rows else []
 
 
@@ -274,7 +295,7 @@ def _of_frames(facts: CardFacts) -> Iterable[str]:
         other = _other_frames(facts)
         yield (
             "Not tested on frames that had no say in the choice: the validation frames chose the epoch"
-            + (", and the trial" if _is_search(facts) else "")
+            + (", and the trial" if _is_search(facts) or facts.confirmed else "")
             + f". {other} `harness evaluate … --split test` scores them."
         )
     else:
@@ -297,9 +318,11 @@ def _other_frames(facts: CardFacts) -> str:
 
 
 def _of_choice(facts: CardFacts) -> Iterable[str]:
+    if facts.confirmed:
+        yield from _of_confirmation(facts)
     if _is_search(facts) and len(facts.study.ranking) > 1:
         yield (
-            f"The score is the highest of {len(facts.study.ranking)}, measured on the frames that chose it, and "
+            f"The score is the {among_which(facts.study.ranking)}, measured on the frames that chose it, and "
             "therefore too high by an unknown amount (winner's curse); `harness train experiment.yaml --seeds 3` and "
             "frames that chose nothing tell the rest."
             if facts.rank == 1
@@ -310,6 +333,18 @@ def _of_choice(facts: CardFacts) -> Iterable[str]:
         yield "One seed: how much of the score is luck was not measured."
     if facts.row is not None and facts.row.outcome == "stopped":
         yield f"Stopped early, after {facts.row.epochs} of {facts.experiment.training.epochs} epochs."
+
+
+def _of_confirmation(facts: CardFacts) -> Iterable[str]:
+    confirmation, trial = facts.confirmed.confirmation, facts.confirmed.trial
+    if confirmation.first.optimism:
+        yield curse(confirmation)
+    if len(trial.scores) > 1 and facts.row.trial == trial.best_run.trial:
+        yield (
+            f"These weights are those of the best of {len(trial.scores)} fresh seeds: their own score, "
+            f"{facts.row.score:.4f}, is again too high on average; {trial.mean.point:.4f}, the mean, is what to expect."
+        )
+    yield from cautions(confirmation)
 
 
 def _of_classes(facts: CardFacts) -> Iterable[str]:
@@ -343,19 +378,25 @@ def _provenance(facts: CardFacts) -> list[str]:
     about = _about(facts)
     if not about:
         return ["No record of versions and machine lies beside this run."]
-    machine = about.get("machine", {})
+    machine = about.get("machine") or {}
     rows = [
         ("trial", facts.run.path.name),
         ("started", str(about.get("created"))),
-        ("command", " ".join(map(str, about.get("command", [])))),
+        ("command", _command(about)),
         ("commit of the harness", str(about.get("commit") or "not a git checkout")),
         ("device", str(about.get("device", "not recorded"))),
         ("machine", ", ".join(f"{value} CPU cores" if k == "cpus" else str(value) for k, value in machine.items())),
         ("Python", str(about.get("python"))),
-        *((name, str(version)) for name, version in about.get("packages", {}).items() if version),
+        *([("command of the search", _command(facts.confirmed.search.provenance))] if facts.confirmed else []),
+        *((name, str(version)) for name, version in (about.get("packages") or {}).items() if version),
     ]
-    rows += [("changed when resumed", f"{k}: {v}") for s in about.get("sessions", []) for k, v in s["changed"].items()]
+    changed = (session.get("changed") or {} for session in about.get("sessions") or [])
+    rows += [("changed when resumed", f"{name}: {how}") for one in changed for name, how in one.items()]
     return [_table(("what", "recorded"), rows)]
+
+
+def _command(about: dict) -> str:
+    return " ".join(map(str, about.get("command") or []))
 
 
 def _about(facts: CardFacts) -> dict:
@@ -386,10 +427,6 @@ def _table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 def _number(value: float) -> str:
     return "" if np.isnan(value) else f"{value:.4f}"
-
-
-def _hex(colour: NDArray[np.uint8]) -> str:
-    return "#{:02x}{:02x}{:02x}".format(*colour.tolist())
 
 
 def _seconds(seconds: float) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,29 +9,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
-from harness.config import (
-    AblationSettings,
-    Experiment,
-    ReplicateSettings,
-    SearchSettings,
-    load_yaml,
-    read_section,
-)
-from harness.data import Taxonomy, build_taxonomy, dataset_fingerprint, existing_splits
+from harness.config import Experiment, ReplicateSettings, Settings, read_settings
+from harness.data import Taxonomy, build_taxonomy, dataset_fingerprint, existing_splits, image_size
 from harness.data.frames import find_frames
 from harness.engine.session import known_training_counts
-from harness.errors import StudyError
 from harness.report.records import read_matrices
-from harness.store import EpochRow, Record, RunFolder, StudyFolder, TrialRow
-
-Settings = SearchSettings | ReplicateSettings | AblationSettings
-_KINDS: dict[str, type[Settings]] = {
-    "search": SearchSettings,
-    "replicates": ReplicateSettings,
-    "ablation": AblationSettings,
-}
+from harness.search.confirmation import Confirmation, Retrained, are_ranks, read_one
+from harness.store import EpochRow, Record, RunFolder, StudyFolder, TrialRow, read_provenance
 
 
 class Split(NamedTuple):
@@ -64,6 +48,20 @@ class StudyFacts:
 
 
 @dataclass(frozen=True)
+class ConfirmedFacts:
+    """The search that a run's Experiment comes from, where fresh seeds trained it again."""
+
+    search: StudyFacts
+    confirmation: Confirmation
+    trial: Retrained
+
+    @property
+    def rank(self) -> int:
+        """By fresh seeds, from 1."""
+        return self.confirmation.confirmed.index(self.trial) + 1
+
+
+@dataclass(frozen=True)
 class CardFacts:
     """Everything that a card says, but for what is written beside it.
 
@@ -81,6 +79,7 @@ class CardFacts:
     data: DataFacts
     #: pixels per class (C,) of the training frames; none: not known on this machine
     trained_on: NDArray[np.int64] | None = None
+    confirmed: ConfirmedFacts | None = None
 
     @property
     def rank(self) -> int | None:
@@ -111,18 +110,8 @@ def read_facts(run: RunFolder) -> CardFacts:
         study=study,
         data=data,
         trained_on=known_training_counts(experiment, fingerprint) if fingerprint else None,
+        confirmed=_confirmed(run, study) if study else None,
     )
-
-
-def read_settings(folder: StudyFolder) -> Settings:
-    """What a study was asked to do, whatever its kind.
-
-    Raises:
-        ConfigError: study.yaml is damaged, or of no kind of study.
-    """
-    values, _ = load_yaml(folder.settings)
-    kind = values.get("kind") if isinstance(values, dict) else None
-    return read_section(_KINDS.get(kind, SearchSettings), folder.settings)
 
 
 def look_at_frames(root: str | None, recorded: str | None) -> DataFacts:
@@ -134,30 +123,32 @@ def look_at_frames(root: str | None, recorded: str | None) -> DataFacts:
 
 def _count(root: Path, split: str) -> Split:
     frames, _ = find_frames(root, split)
-    sizes = Counter(_size(frame.image) for frame in frames)
+    sizes = Counter(image_size(frame.image)[::-1] for frame in frames)
     return Split(len(frames), sum(frame.mask is not None for frame in frames), dict(sizes))
-
-
-def _size(path: Path) -> tuple[int, int]:
-    # the header alone, not the pixels
-    with Image.open(path) as image:
-        return image.size
 
 
 def _study_of(run: RunFolder) -> StudyFacts | None:
     folder = StudyFolder(run.path.absolute().parent.parent)
-    if run.path.absolute().parent.name != "runs" or not folder.settings.exists():
+    return _study(folder) if run.path.absolute().parent.name == "runs" and folder.settings.exists() else None
+
+
+def _confirmed(run: RunFolder, study: StudyFacts) -> ConfirmedFacts | None:
+    """The search around a confirmation; none where the study is no confirmation, or lies elsewhere by now."""
+    parent = StudyFolder(study.folder.path.parent)
+    if not (isinstance(study.settings, ReplicateSettings) and are_ranks(study.settings.arms)):
         return None
+    if not parent.settings.exists():
+        return None
+    confirmation = read_one(parent, study.folder)
+    runs = {row.trial: trial for trial in confirmation.confirmed for row in trial.runs.values()}
+    trial = runs.get(run.path.name)
+    return None if trial is None else ConfirmedFacts(_study(parent), confirmation, trial)
+
+
+def _study(folder: StudyFolder) -> StudyFacts:
     record = Record(folder)
     rows = sorted(record.ended.values(), key=lambda row: row.number)
-    return StudyFacts(folder, read_settings(folder), rows, record.ranking(), _provenance(folder.provenance))
-
-
-def _provenance(path: Path) -> dict[str, Any]:
-    try:
-        return json.loads(path.read_text()) if path.exists() else {}
-    except ValueError as error:
-        raise StudyError(f"{path}: not JSON ({error}); restore it, or remove it to leave it out") from error
+    return StudyFacts(folder, read_settings(folder.settings), rows, record.ranking(), read_provenance(folder))
 
 
 def _matrices(path: Path) -> NDArray[np.int64] | None:

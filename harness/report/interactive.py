@@ -26,7 +26,7 @@ from harness.report.plot_shapes import (
     away_from_zero,
     legend_names,
 )
-from harness.report.plot_style import short
+from harness.report.plot_style import hover_safe, plot_safe, short
 from harness.store import write_text
 
 #: stands out from a light and from a dark page
@@ -175,24 +175,27 @@ def _line_chart(chart: LineChart) -> go.Figure:
         if panel.log:
             figure.update_yaxes(type="log", exponentformat="e", **place)
         if panel.ticks:
-            names = [short(name) for name in panel.ticks]
+            names = [plot_safe(short(name)) for name in panel.ticks]
             figure.update_xaxes(tickvals=list(range(len(names))), ticktext=names, **place)
     return _sized(figure, 380 if len(chart.panels) == 1 else 240 * down)
 
 
 def _line(series: Series, legend: bool) -> go.Scatter:
     dots, thin = series.style in _MARKERS, series.style == "thin"
-    labels = [p.label for p in series.points]
+    labels, values = [p.label for p in series.points], _values(series.points)
     named = any(labels)
     sides = [("top left", "bottom right")[i % 2] for i in range(len(labels))]
     mode = "markers" if dots else "lines" if thin else "lines+markers"
+    # of many curves, a text for each point and all digits would be most of the page
+    plain = not named and all(np.isnan(p.low) and not p.start for p in series.points)
+    hover = f"{hover_safe(series.name)}, %{{x}}<br>%{{y:.4g}}" if plain else "%{customdata}"
     return go.Scatter(
         x=[p.at for p in series.points],
-        y=_values(series.points),
+        y=[v if v is None else float(f"{v:.5g}") for v in values] if plain else values,
         mode=mode + "+text" * named,
-        text=labels,
-        textposition=sides,
-        name=series.name,
+        text=labels if named else None,
+        textposition=sides if named else None,
+        name=plot_safe(series.name),
         legendgroup=series.name,
         showlegend=legend,
         opacity=0.4 if thin else 1,
@@ -204,8 +207,8 @@ def _line(series: Series, legend: bool) -> go.Scatter:
         marker={"color": _colour(series.colour), "size": 8 if dots else 4},
         error_y=_error(series.points) if named else None,
         hoverinfo="skip" if thin else None,
-        hovertemplate=None if thin else "%{customdata}<extra></extra>",
-        customdata=None if thin else [_hover(series.name, p) for p in series.points],
+        hovertemplate=None if thin else f"{hover}<extra></extra>",
+        customdata=None if plain else [_hover(series.name, p) for p in series.points],
     )
 
 
@@ -235,7 +238,7 @@ def _row_chart(chart: RowChart) -> go.Figure:
         range=[len(rows) - 0.5, -0.5],
         showgrid=False,
         tickvals=rows,
-        ticktext=[short(row) for row in rows],
+        ticktext=[plot_safe(short(row)) for row in rows],
     )
     figure.update_xaxes(zeroline=False, range=chart.limits)
     tall = down * (_ROW * len(rows) * (1 if down == 1 else 0.8) + 30)
@@ -256,7 +259,7 @@ def _bars(series: Series, legend: bool, grouped: bool) -> go.Bar:
         y=[p.at for p in series.points],
         x=[p.value - p.start for p in series.points],
         base=[p.start for p in series.points],
-        name=series.name,
+        name=plot_safe(series.name),
         legendgroup=series.name,
         showlegend=legend,
         offsetgroup=series.name if grouped else None,
@@ -279,7 +282,7 @@ def _marks(series: Series, legend: bool) -> go.Scatter:
         x=_values(series.points),
         y=[p.at for p in series.points],
         mode="markers",
-        name=series.name,
+        name=plot_safe(series.name),
         legendgroup=series.name,
         showlegend=legend,
         error_x=_error(series.points) if series.style == "dot" else None,
@@ -295,8 +298,8 @@ def _heat_map(chart: HeatMap) -> go.Figure:
     figure = go.Figure(
         go.Heatmap(
             z=values,
-            x=list(chart.columns),
-            y=[short(row) for row in chart.rows],
+            x=list(map(plot_safe, chart.columns)),
+            y=[plot_safe(short(row)) for row in chart.rows],
             zmin=-most,
             zmax=most,
             colorscale=_DIVERGING,
@@ -336,7 +339,7 @@ def _sized(figure: go.Figure, tall: float, **layout: object) -> go.Figure:
 
 
 def _subplots(chart: LineChart | RowChart, down: int, **options: object) -> go.Figure:
-    titles = [html.escape(short(p.title, 34)) for p in chart.panels]
+    titles = [plot_safe(short(p.title, 34)) for p in chart.panels]
     return make_subplots(down, chart.columns, subplot_titles=titles if any(titles) else None, **options)
 
 

@@ -23,15 +23,13 @@ from harness.report.plot_shapes import (
 )
 from harness.report.plot_style import TEST, VALIDATION, listed, plural
 from harness.report.records import AblationRecords
-from harness.stats import Estimate, bootstrap_weights, mean_interval, percentile_interval
+from harness.stats import RESAMPLES, SEEDS_FOR_T, Estimate, bootstrap_weights, mean_interval, percentile_interval
 
 BySeed = Mapping[int, NDArray[np.int64]]
 
 #: arms up to which a panel for each class stays readable
 MOST_ROWS = 24
 _MEAN = "mIoU"
-_SEEDS_FOR_T = 3
-_RESAMPLES = 2000
 
 
 def class_bars(records: AblationRecords) -> Chart | LeftOut:
@@ -148,7 +146,7 @@ def class_estimates(by_seed: BySeed, names: Sequence[str]) -> dict[str, Estimate
     `by_seed` holds matrices (N C C+1). The interval is Student's t over 3 seeds or more, else a bootstrap over images.
     """
     points = np.stack([_scores(m.sum(axis=0)) for m in by_seed.values()])
-    if len(by_seed) >= _SEEDS_FOR_T:
+    if len(by_seed) >= SEEDS_FOR_T:
         found = [_t_interval(column) for column in points.T]
     else:
         draws = np.mean([_draws(m) for m in by_seed.values()], axis=0)
@@ -216,9 +214,9 @@ def _scores(matrix: NDArray[np.integer]) -> NDArray[np.float64]:
 def _draws(matrices: NDArray[np.int64]) -> NDArray[np.float64]:
     """Scores (resamples, C + 1) of resampled images; one image says nothing of others."""
     n, classes = len(matrices), matrices.shape[1]
-    weights = bootstrap_weights(n, _RESAMPLES, np.random.default_rng(0))
+    weights = bootstrap_weights(n, RESAMPLES, np.random.default_rng(0))
     if n == 1:
-        return np.full((_RESAMPLES, classes + 1), np.nan)
+        return np.full((RESAMPLES, classes + 1), np.nan)
     return _scores((weights @ matrices.reshape(n, -1)).reshape(-1, classes, classes + 1))
 
 
@@ -228,7 +226,7 @@ def _t_interval(values: NDArray[np.float64]) -> Estimate:
 
 def _interval_note(matrices: Mapping[str, BySeed]) -> str:
     seeds = sorted({len(by_seed) for by_seed in matrices.values()})
-    few, many = seeds[0] < _SEEDS_FOR_T, seeds[-1] >= _SEEDS_FOR_T
+    few, many = seeds[0] < SEEDS_FOR_T, seeds[-1] >= SEEDS_FOR_T
     kinds = ["a bootstrap over images"] * few + ["Student's t over seeds"] * many
     count = plural(seeds[0], "seed") if len(seeds) == 1 else f"{seeds[0]} to {seeds[-1]} seeds"
     return f"Mean over {count}; 95 % intervals: {' or '.join(kinds)}."

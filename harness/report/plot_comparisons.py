@@ -8,9 +8,9 @@ from functools import cached_property
 
 import numpy as np
 
-from harness.ablate.effects import Effect, Matrices, Scores, compare, compare_ladder, scores_of
+from harness.ablate.effects import Effect, Matrices, Scores, compare, compare_ladder
 from harness.config.ablation import Arms, Ladder, design_arms
-from harness.report.plot_runs import rule_of
+from harness.report.ablation_shared import miou_scores
 from harness.report.plot_style import listed
 from harness.report.records import AblationRecords
 
@@ -30,9 +30,8 @@ class Comparisons:
     @cached_property
     def scores(self) -> Scores:
         """Dataset mIoU of each trial; where a trial was scored by another rule, anew from its matrices."""
-        records, anew = self.records, scores_of(self.records.matrices)
-        own = {a: s if rule_of(records, a) == "miou" else anew.get(a, {}) for a, s in records.scores.items()}
-        return {arm: own[arm] for arm in self._compared() if own.get(arm)}
+        own = miou_scores(self.records)
+        return {arm: own[arm] for arm in self._compared() if arm in own}
 
     @cached_property
     def effects(self) -> list[Effect]:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import numpy as np
 
+from harness.report.ablation_shared import rule_of
 from harness.report.plot_shapes import INK, Chart, LeftOut, LineChart, Panel, Point, Series
 from harness.report.plot_style import GROUPS, TRAINING, VALIDATION, class_colours, file_names, listed, short
 from harness.report.records import AblationRecords
@@ -140,11 +141,6 @@ def _some(arms: Sequence[str]) -> str:
 
 def _trains(rows: Sequence[EpochRow]) -> bool:
     return any(row.epoch > 0 for row in rows)
-
-
-def rule_of(records: AblationRecords, arm: str) -> str:
-    """The rule by which an arm's trials were scored and their best epochs chosen."""
-    return records.arms[arm].experiment.protocol.score
 
 
 def chosen_on_test(records: AblationRecords, arms: Iterable[str]) -> tuple[str, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import re
 from collections.abc import Iterable, Sequence
 
@@ -64,6 +65,21 @@ def short(name: str, most: int = 26) -> str:
     if len(name) <= most:
         return name
     return f"{name[: most // 2]}…{name[len(name) - (most - most // 2 - 1) :]}"
+
+
+def hex_colour(colour: Iterable[int]) -> str:
+    """#rrggbb."""
+    return "#{:02x}{:02x}{:02x}".format(*map(int, colour))
+
+
+def plot_safe(text: str) -> str:
+    """Text that plotly shows as it is at an axis or in a legend, where it reads tags and entities."""
+    return html.escape(text, quote=False)
+
+
+def hover_safe(text: str) -> str:
+    """Text that a hover template shows as it is."""
+    return html.escape(text).replace("%", "&#37;")
 
 
 def file_names(prefix: str, names: Iterable[str]) -> dict[str, str]:

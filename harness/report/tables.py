@@ -24,6 +24,7 @@ from harness.metrics import (
     recall,
     score_by_convention,
 )
+from harness.report.winner import among_which, named_above
 from harness.stats import mean_interval, spread
 from harness.store import Record, StudyFolder, TrialRow
 from harness.store.front import front_of
@@ -45,17 +46,17 @@ def search_summary(folder: StudyFolder) -> RenderableType:
         *_front(record, settings.space.search.cost),
         Text(),
         _cost_line(record, settings.space.experiment.training.epochs),
-        Text(_curse(len(ranking)), "dim"),
+        Text(_curse(ranking), "dim"),
         Text(f"winner  {folder.best}", "bold green"),
     )
 
 
-def _curse(scores: int) -> str:
-    if scores == 1:
+def _curse(ranking: list[TrialRow]) -> str:
+    if len(ranking) == 1:
         return "One training with one seed: how much of its score is luck is not known."
     return (
-        f"Winner's curse: the first is the highest of {scores} scores with one seed each, so its score is too high on "
-        "average; only fresh seeds, which had no say in the choice, tell by how much."
+        f"Winner's curse: the first is the {among_which(ranking)} with one seed each, so its score is too high on "
+        f"average; only fresh seeds, which had no say in the choice, tell by how much.{named_above(ranking)}"
     )
 
 

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import cv2
-import numpy as np
-
+from harness.data import read_image
 from harness.report.plots import tile_sheet
 from harness.report.records import AblationRecords
 from harness.store import write_bytes
@@ -21,10 +19,6 @@ def write_tile_sheet(records: AblationRecords, out: Path) -> list[Path]:
     if not columns:
         return []
     frames = sorted(path.name for path in (tiles / _FIRST[0]).glob("*.png"))
-    pictures = {name: [_read(tiles / name / frame) for frame in frames] for name in columns}
+    pictures = {name: [read_image(tiles / name / frame) for frame in frames] for name in columns}
     write_bytes(out / "tiles.png", tile_sheet(pictures, [Path(frame).stem for frame in frames]))
     return [out / "tiles.png"]
-
-
-def _read(path: Path) -> np.ndarray:
-    return cv2.cvtColor(cv2.imread(str(path), cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB)

@@ -20,6 +20,7 @@ from harness.engine.trained import Trained
 from harness.errors import DataError
 from harness.metrics import accuracy, counts, miou
 from harness.report.confusion import mistakes
+from harness.report.plot_style import hex_colour
 from harness.report.plots import tile_sheet
 from harness.store import write_bytes, write_text
 
@@ -132,15 +133,11 @@ def _smaller(picture: NDArray[np.uint8], width: int = 480) -> NDArray[np.uint8]:
 
 
 def _legend(taxonomy: Taxonomy) -> dict[str, str]:
-    return {name: _hex(colour) for name, colour in zip(taxonomy.names, taxonomy.colours, strict=True)}
+    return {name: hex_colour(colour) for name, colour in zip(taxonomy.names, taxonomy.colours, strict=True)}
 
 
 def _marks() -> dict[str, str]:
-    return {"wrong": _hex(_ERROR), "ignored": _hex(_IGNORED)}
-
-
-def _hex(colour: Sequence[int]) -> str:
-    return "#{:02x}{:02x}{:02x}".format(*(int(value) for value in colour))
+    return {"wrong": hex_colour(_ERROR), "ignored": hex_colour(_IGNORED)}
 
 
 _STYLE = """

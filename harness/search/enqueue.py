@@ -11,6 +11,7 @@ from harness.config import (
     SearchSettings,
     Space,
     apply_overrides,
+    flat,
     is_active,
     read_section,
     to_overrides,
@@ -65,8 +66,8 @@ def expressed(space: Space, experiment: Experiment) -> Picked:
 
 def not_carried(space: Space, experiment: Experiment, picked: Picked) -> dict[str, tuple[Any, Any]]:
     """Fields that a space does not vary, or only in part: their values in an Experiment, and in a trial of `picked`."""
-    ours = _flat(apply_overrides(space.experiment, to_overrides(space, picked)).model_dump(mode="json"))
-    theirs = _flat(experiment.model_dump(mode="json"))
+    ours = flat(apply_overrides(space.experiment, to_overrides(space, picked)).model_dump(mode="json"))
+    theirs = flat(experiment.model_dump(mode="json"))
     return {f: (theirs.get(f), ours.get(f)) for f in theirs | ours if theirs.get(f) != ours.get(f)}
 
 
@@ -132,9 +133,3 @@ def _values(picked: Picked) -> str:
 
 def _short(value: Any) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
-
-
-def _flat(value: Any, path: str = "") -> dict[str, Any]:
-    if isinstance(value, dict) and value:
-        return {k: v for key, inner in value.items() for k, v in _flat(inner, f"{path}.{key}".lstrip(".")).items()}
-    return {path: value}

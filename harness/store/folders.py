@@ -130,8 +130,13 @@ class StudyFolder:
 
     @property
     def tiles(self) -> Path:
-        """Pictures of a few frames, a folder for image, truth and each arm."""
+        """Pictures of a few frames, a folder for image, truth and each run that is shown."""
         return self.path / "tiles"
+
+    @property
+    def undrawn(self) -> Path:
+        """Why there are no such pictures, where drawing them was tried."""
+        return self.path / "tiles-missing.txt"
 
     def run(self, trial_id: str) -> RunFolder:
         return RunFolder(self.path / "runs" / checked_name(trial_id))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import platform
 import subprocess
@@ -15,6 +16,7 @@ from typing import Any
 
 from harness.errors import StudyError
 from harness.store.files import write_json
+from harness.store.folders import StudyFolder
 
 _PACKAGES = (
     "harness", "torch", "torchvision", "timm", "segmentation-models-pytorch", "ray", "optuna", "albumentations",
@@ -22,6 +24,9 @@ _PACKAGES = (
 )  # fmt: skip
 #: what is the same at every start of a study, unless something was changed meanwhile
 _LASTING = ("commit", "python", "packages", "machine", "device")
+#: what is read again later, and its type
+_TYPES = {"command": list, "packages": dict, "machine": dict, "resources": dict, "sessions": list}
+_HELD = ("gpus_per_trial", "cpus_per_trial")
 
 
 def provenance(**more: Any) -> dict[str, Any]:
@@ -48,7 +53,7 @@ def record_session(path: Path, asked: Mapping[str, Any], **facts: Any) -> None:
         StudyError: the file is damaged.
     """
     now = provenance(**facts)
-    first = _read(path) if path.exists() else now
+    first = _read(path) or now
     session = {
         "started": now["created"],
         "command": now["command"],
@@ -59,13 +64,40 @@ def record_session(path: Path, asked: Mapping[str, Any], **facts: Any) -> None:
     write_json(path, {**first, "sessions": [*first.get("sessions", []), session]})
 
 
+def read_provenance(folder: StudyFolder) -> dict[str, Any]:
+    """What a study's provenance.json holds; nothing where the file is missing.
+
+    Raises:
+        StudyError: the file is damaged.
+    """
+    return _read(folder.provenance)
+
+
 def _read(path: Path) -> dict[str, Any]:
+    if not path.exists():
+        return {}
     try:
-        return json.loads(path.read_text())
-    except ValueError as error:
+        about = json.loads(path.read_bytes())
+        _check(about)
+    # deeply nested brackets end in RecursionError
+    except (ValueError, RecursionError) as error:
         raise StudyError(
-            f"{path}: not JSON ({error}); restore it, or move it away: the study goes on without, and makes a new one"
+            f"{path}: damaged ({error}); restore it, or move it away: the study goes on without, and makes a new one"
         ) from error
+    return about
+
+
+def _check(about: Any) -> None:
+    if not isinstance(about, dict):
+        raise ValueError("it is no JSON object")
+    for name, type_ in _TYPES.items():
+        if about.get(name) is not None and not isinstance(about[name], type_):
+            raise ValueError(f"{name} is no {type_.__name__}")
+    if not all(isinstance(session, dict) for session in about.get("sessions") or []):
+        raise ValueError("sessions holds something that is none")
+    held = [value for key, value in (about.get("resources") or {}).items() if key in _HELD and value is not None]
+    if not all(isinstance(value, int | float) and math.isfinite(value) for value in held):
+        raise ValueError("resources holds something that is no number")
 
 
 def _changed(first: dict[str, Any], now: dict[str, Any]) -> dict[str, str]:

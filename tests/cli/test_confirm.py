@@ -39,7 +39,7 @@ def test_a_search_is_confirmed_and_export_gives_the_confirmed_ranking(harness, h
     said = harness("evaluate", "hunt", "--worst-count", "0", "--json")
     run = hunt.path / "confirm" / "runs" / best.best_run.trial
     assert json.loads(said.out)["run"] == str(run)
-    which = f"this is {run}, any other run can be given by its folder"
+    which = f"this is {run}; any other run can be given by its folder"
     assert said.err == f"rank 1 by fresh seeds ({hunt.path}/confirm); {which}\n"
 
     searched = harness("export", "hunt", "--as-searched")
@@ -50,7 +50,13 @@ def test_a_search_is_confirmed_and_export_gives_the_confirmed_ranking(harness, h
     assert said.code == 0 and f"confirm/runs/{best.best_run.trial}" in said.out
     files = {path.name for path in (tmp_path / "model").iterdir()}
     assert files == {"experiment.yaml", "README.md", "best.safetensors"}
-    assert f"mean {best.mean.point:.4f}, 95 % interval" in (tmp_path / "model" / "README.md").read_text()
+    card = (tmp_path / "model" / "README.md").read_text()
+    assert card.startswith(f"# Model card: hunt, rank 1 by fresh seeds, run {best.best_run.trial}\n")
+    assert f"mean {best.mean.point:.4f}, 95 % interval" in card
+    assert f"Trial {best.row.number} of the search `hunt` (random_asha), rank {best.search_rank} of 2 trials" in card
+    assert f"| lr | {best.row.picked['lr']} |" in card and "- Winner's curse: trial " in card
+    assert f"the best of 3 fresh seeds: their own score, {best.best_run.score:.4f}, is again too high" in card
+    assert "the validation frames chose the epoch, and the trial" in card and "command of the search" in card
 
 
 def test_a_finished_search_is_confirmed_later_and_resumed_with_more_seeds(harness, hunt, space, desert):

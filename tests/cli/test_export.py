@@ -59,6 +59,9 @@ def test_onnx_puts_a_compared_file_beside_and_says_so(harness, hunt, desert, tmp
     assert names(tmp_path / "handed") == ["README.md", "best.safetensors", "experiment.yaml", "model.onnx"]
     card = (tmp_path / "handed" / "README.md").read_text()
     assert "agrees with PyTorch" in card and "cv2.resize(image, (48, 32))" in card
+    said_of = r"logits differ by at most (\S+), which is (\S+) of the largest \((\S+); 0\.0001 of it is allowed\)"
+    absolute, relative, largest = map(float, re.search(said_of, card).groups())
+    assert relative == pytest.approx(absolute / largest, rel=0.1) and relative <= 1e-4
     session = onnxruntime.InferenceSession(str(tmp_path / "handed" / "model.onnx"))
     (logits,) = session.run(None, {"images": np.zeros((2, 3, 32, 48), np.uint8)})
     assert logits.shape == (2, 10, 32, 48)

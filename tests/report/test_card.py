@@ -10,12 +10,12 @@ import cv2
 import numpy as np
 import pytest
 
-from harness.config import Experiment, SearchSettings, Space, dump_yaml, validate_section
+from harness.config import Experiment, SearchSettings, Space, dump_yaml, read_settings, validate_section
 from harness.data import build_taxonomy, dataset_fingerprint, write_desert
 from harness.errors import ConfigError, StudyError
 from harness.metrics import CONVENTIONS
 from harness.report.card import Handed, card_text, describe_model, limits
-from harness.report.card_facts import CardFacts, DataFacts, look_at_frames, read_facts, read_settings
+from harness.report.card_facts import CardFacts, DataFacts, look_at_frames, read_facts
 from harness.store import EpochRow, Record, RunFolder, StudyFolder, write_json, write_text
 
 CLASSES = {
@@ -239,10 +239,11 @@ def test_a_run_without_a_study_has_a_card_of_what_is_known(experiment: Experimen
 def test_a_folder_without_a_run_and_settings_of_no_kind_are_refused(hunt: StudyFolder, tmp_path: Path) -> None:
     with pytest.raises(StudyError, match="no run here"):
         read_facts(RunFolder(tmp_path / "nothing"))
-    assert isinstance(read_settings(hunt), SearchSettings)
-    hunt.settings.write_text("kind: nonsense\n")
-    with pytest.raises(ConfigError, match="kind"):
-        read_settings(hunt)
+    assert isinstance(read_settings(hunt.settings), SearchSettings)
+    for text in ("kind: nonsense\n", "seed: 1\n", "kind: [search]\n", "[]\n"):
+        hunt.settings.write_text(text)
+        with pytest.raises(ConfigError, match=r"kind .* is none of search, replicates, ablation"):
+            read_settings(hunt.settings)
 
 
 def test_a_damaged_record_is_named(hunt: StudyFolder) -> None:
@@ -256,7 +257,7 @@ def test_a_damaged_record_is_named(hunt: StudyFolder) -> None:
         read_facts(hunt.run("b"))
     hunt.run("b").confusion.unlink()
     hunt.provenance.write_text("{")
-    with pytest.raises(StudyError, match=r"provenance\.json: not JSON"):
+    with pytest.raises(StudyError, match=r"provenance\.json: damaged"):
         read_facts(hunt.run("b"))
 
 

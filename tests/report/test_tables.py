@@ -76,7 +76,8 @@ def test_the_best_trials_stand_in_order_complete_before_stopped_and_failed_ones_
 def test_the_cost_is_counted_over_all_trials(study):
     shown = text(search_summary(study))
     assert "5 trials, 2 stopped early; 24 epochs instead of 45; 5.0 minutes" in shown
-    assert "Winner's curse: the first is the highest of" in shown
+    assert "the first is the best of the 2 scores of trials trained to their end" in " ".join(shown.split())
+    assert "Trial 1 had 0.9500, and was stopped after 1 epoch: it stands behind them." in " ".join(shown.split())
 
 
 def test_the_default_stands_beside_the_best_even_when_it_is_not_among_them(study):

@@ -390,12 +390,20 @@ def test_confusion_matrices_that_are_none_are_refused_with_their_file(ablation: 
         read_ablation(ablation)
 
 
+@pytest.mark.parametrize("words", [("rerun", "hunt", "0"), ("report", "hunt"), ("export", "hunt", "--card", "card.md")])
 @pytest.mark.parametrize(
-    "about", ["", "[]", "{", '{"resources": 3}', '{"resources": {"cpus_per_trial": "x"}}', "[" * 9999]
-)
-def test_provenance_that_is_damaged_is_refused_with_its_file(harness, hunt, about: str) -> None:
+    "about",
+    [
+        "", "[]", "{", '{"resources": 3}', '{"resources": {"cpus_per_trial": "x"}}', "[" * 9999, '{"sessions": [1]}',
+        '{"resources": {"cpus_per_trial": Infinity}}',
+    ],
+)  # fmt: skip
+def test_provenance_that_is_damaged_is_refused_with_its_file(
+    harness, hunt, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, about: str, words: tuple[str, ...]
+) -> None:
+    monkeypatch.chdir(tmp_path)
     hunt.provenance.write_text(about)
-    said = harness("rerun", "hunt", "0")
+    said = harness(*words)
     assert said.code == 2 and "provenance.json: damaged" in said.err
 
 

@@ -82,5 +82,5 @@ def test_a_provenance_without_sessions_gets_them_and_a_damaged_one_is_refused(tm
     record_session(path, {})
     assert len(json.loads(path.read_text())["sessions"]) == 1
     path.write_text('{"created": ')
-    with pytest.raises(StudyError, match=r"provenance.json: not JSON \(.*\); restore it, or move it away"):
+    with pytest.raises(StudyError, match=r"provenance.json: damaged \(.*\); restore it, or move it away"):
         record_session(path, {})

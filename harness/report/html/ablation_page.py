@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from harness.config.ablation import Factorial, Shapley
 from harness.report.ablation import ablation_tables
@@ -14,8 +15,9 @@ from harness.report.html.pictures import pictures_section
 from harness.report.html.sections import Block, Page, Rows, Section, Words, numeric, rows_of
 from harness.report.html.shared_sections import created, failures_section, hours, provenance_section
 from harness.report.interactive import figure_of
+from harness.report.pictured import runs_of_arms
 from harness.report.plot_data import plot_data
-from harness.report.plot_shapes import Chart, PlotData
+from harness.report.plot_shapes import Chart, LineChart, PlotData
 from harness.report.records import AblationRecords, read_ablation
 from harness.report.table import Table
 from harness.store import Record, StudyFolder
@@ -24,7 +26,8 @@ _FACTORS = ("factor", "value", "interval", "share", "authors' guess")
 _ESTIMATES = ("effect", "estimate", "interval", "Holm p", "verdict")
 #: how the names of charts of one arm's training begin
 _CURVES = "curves"
-#: arms from which the comparison with the baseline stands among the tables alone, where the steps say more
+#: arms from which the comparison with the baseline stands among the tables alone, where the steps say more, and from
+#: which the trainings show means alone
 _MANY = 16
 
 
@@ -39,11 +42,13 @@ def ablation_page(folder: StudyFolder) -> Page:
     tables, plots = ablation_tables(records), plot_data(records)
     training = [chart for chart in plots.charts if chart.name.startswith(_CURVES)]
     others = [figured(chart) for chart in plots.charts if chart not in training]
+    if len(training) > _MANY:
+        training = [_means_alone(chart) for chart in training]
     sections = [
         _answer_section(records, tables),
         Section("figures", "Figures", (*others, *_left_out(plots))),
         Section("training", "Training of each arm", tuple(map(figured, training))) if training else None,
-        pictures_section(folder, tuple(records.arms)),
+        pictures_section(folder, runs_of_arms(records)),
         Section("tables", "Tables", tuple(map(rows_of, tables.values()))),
         failures_section(folder, rows),
         provenance_section(folder),
@@ -63,6 +68,15 @@ def figured(chart: Chart) -> Figured:
     # cells are translucent: what stands on them takes the page's colour
     figure.update_traces(meta="on page", selector={"type": "heatmap"})
     return Figured(f"figure-{chart.name.lower()}", chart.title, " ".join(chart.notes), figure)
+
+
+def _means_alone(chart: Chart) -> Chart:
+    """A chart of a training without the line of each seed: of many arms they would be most of the page."""
+    if not isinstance(chart, LineChart):
+        return chart
+    panels = tuple(replace(panel, series=tuple(s for s in panel.series if s.style != "thin")) for panel in chart.panels)
+    notes = ("Lines: means over seeds; each seed's own are in report/plots.html. Dots: the best epoch of each seed.",)
+    return replace(chart, panels=panels, notes=notes)
 
 
 def _answer_section(records: AblationRecords, tables: Mapping[str, Table]) -> Section:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import plotly.graph_objects as go
 
 from harness.report.html.figured import Figured
-from harness.report.html.figures_shared import finished, hover_safe, nothing_yet, short_number
+from harness.report.html.figures_shared import finished, nothing_yet, short_number
 from harness.report.html.search_data import SearchData, SearchTrial
-from harness.report.plot_style import short
+from harness.report.plot_style import hover_safe, short
 
 _BEST, _ROW = 5, 28
 # translucent, so that the page's own text colour is readable on it, light or dark

@@ -22,23 +22,11 @@ from harness.report.html.figures_shared import (
 )
 from harness.report.html.search_data import SearchData, SearchTrial, State
 from harness.report.plot_style import BLUE, GREY, VERMILION
+from harness.store.front import fronts_of
 
 _DOTS = 400
 #: largest over smallest cost from which an axis is logarithmic
 _WIDE = 20
-
-
-def pareto_front(costs: Sequence[float], scores: Sequence[float]) -> list[int]:
-    """Places of the points that no other beats: none is as good or better in both and better in one; by cost."""
-    front: list[int] = []
-    best = float("-inf")
-    order = sorted(range(len(costs)), key=lambda i: (costs[i], -scores[i]))
-    for i in order:
-        twin = bool(front) and costs[i] == costs[front[-1]] and scores[i] == scores[front[-1]]
-        if scores[i] > best or twin:
-            front.append(i)
-            best = scores[i]
-    return front
 
 
 def against_parameters(data: SearchData) -> Figured:
@@ -106,7 +94,12 @@ def hours_spent(data: SearchData) -> Figured:
         "ending before the last planned epoch, at a rung or by a trial's own patience; estimated from each trial's own "
         "seconds per epoch. A failed trial saves nothing."
     )
-    return Figured(key, title, words, finished(figure, 50 + 40 * len(states), legend=False, barmode="stack"))
+    table = tuple(
+        {"trials": name, f"spent, {unit}": own, f"saved, {unit}": saved[state] / seconds}
+        for name, own, state in zip(names, spent, states, strict=True)
+    )
+    drawn = finished(figure, 50 + 40 * len(states), legend=False, barmode="stack")
+    return Figured(key, title, words, drawn, table)
 
 
 def _trade(data: SearchData, key: str, axis: str, words: str, cost: Callable[[SearchTrial], float | None]) -> Figured:
@@ -119,7 +112,8 @@ def _trade(data: SearchData, key: str, axis: str, words: str, cost: Callable[[Se
     if not whole:
         return Figured(key, title, nothing_yet(data, "no trial ran to its end"))
     costs = {t.trial: float(cost(t) or 0.0) for t in known}
-    front = [whole[i] for i in pareto_front([costs[t.trial] for t in whole], [t.score or 0.0 for t in whole])]
+    fronts = fronts_of([(t.score or 0.0, costs[t.trial]) for t in whole])
+    front = sorted((t for t, at in zip(whole, fronts, strict=True) if at == 0), key=lambda t: costs[t.trial])
     on_front = {t.trial for t in front}
     shown = sampled([t for t in known if t.trial not in on_front], _DOTS)
     figure = go.Figure()
@@ -134,7 +128,8 @@ def _trade(data: SearchData, key: str, axis: str, words: str, cost: Callable[[Se
         f"{words} The line joins the trials that no other beats in both, of the {len(whole)} that ran to their end; "
         f"the others could still have risen and are on no front.{left_out(len(shown) + len(front), len(known))}"
     )
-    return Figured(key, title, text, finished(figure, 260))
+    table = tuple({"trial": t.number, data.score_title: t.score, axis: costs[t.trial]} for t in front)
+    return Figured(key, title, text, finished(figure, 260), table)
 
 
 def _beaten(trials: Sequence[SearchTrial], costs: dict[str, float], state: State) -> go.Scatter:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 
-from harness.config import Space, apply_overrides
+from harness.config import Space, apply_overrides, to_overrides
 from harness.config.space import ChoiceParameter, FloatParameter, IntParameter
 from harness.errors import ConfigError
 from harness.report.html.search_data import SearchData, SearchTrial
-from harness.search.values import position
+from harness.search.values import Picked, position
 
 #: trials that must agree, and how near to an end, as a share of the range on its own scale
 BEST, NEAR = 5, 0.05
@@ -37,15 +37,17 @@ def edge_warning(data: SearchData, name: str) -> str | None:
         return None
     return (
         f"The best {BEST} trials all have {name} at the {end} end of its range ({end}: {limit:.6g}): "
-        f"{_advice(data.space, name, parameter, end)}."
+        f"{_advice(data.space, name, best[0].picked, end)}."
     )
 
 
-def _advice(space: Space, name: str, parameter: FloatParameter | IntParameter, end: str) -> str:
+def _advice(space: Space, name: str, picked: Picked, end: str) -> str:
+    """What to do about it, tried on the best trial's other values: a term or step may exist there alone."""
+    parameter = space.parameters[name]
     beyond = _beyond(parameter, end)
     verb = "lower" if end == "low" else "raise"
     try:
-        apply_overrides(space.experiment, {parameter.field: beyond})
+        apply_overrides(space.experiment, to_overrides(space, picked | {name: beyond}))
     except ConfigError:
         limit = parameter.low if end == "low" else parameter.high
         return (

@@ -19,7 +19,6 @@ from harness.report.html.figures_shared import (
     STATE_COLOURS,
     STATES,
     finished,
-    hover_safe,
     left_out,
     nothing_yet,
     sampled,
@@ -29,7 +28,7 @@ from harness.report.html.figures_shared import (
     value_text,
 )
 from harness.report.html.search_data import SearchData, SearchTrial, State
-from harness.report.plot_style import AMBER, GREY, SKY, VERMILION, short
+from harness.report.plot_style import AMBER, GREY, SKY, VERMILION, hover_safe, plot_safe, short
 from harness.search.values import position
 
 _LINES, _DOTS = 300, 400
@@ -71,7 +70,7 @@ def parallel_coordinates(data: SearchData) -> Figured:
     for i, row in enumerate(rows):
         figure.add_trace(_axis(row, -i))
     figure.update_xaxes(visible=False, range=[-0.09, 1.04])
-    names = [short(row.title, 15) for row in rows]
+    names = [plot_safe(short(row.title, 15)) for row in rows]
     figure.update_yaxes(
         tickvals=[-i for i in range(len(rows))], ticktext=names, range=[0.6 - len(rows), 0.45], showgrid=False
     )
@@ -248,12 +247,12 @@ def _value_axis(parameter: Parameter, name: str) -> dict[str, object]:
     if isinstance(parameter, ChoiceParameter):
         labels = [_two_lines(str(label), max(5, 42 // len(parameter.values()))) for label in parameter.values()]
         ticks = {"tickvals": list(range(len(labels))), "ticktext": labels, "tickangle": 0}
-        return {"title_text": name, "range": [-0.5, len(labels) - 0.5], "showgrid": False} | ticks
+        return {"title_text": plot_safe(name), "range": [-0.5, len(labels) - 0.5], "showgrid": False} | ticks
     low, high = float(parameter.low), float(parameter.high)
     if parameter.log:
         low, high = math.log10(low), math.log10(high)
     edge = 0.03 * (high - low)
-    axis: dict[str, object] = {"title_text": name, "range": [low - edge, high + edge]}
+    axis: dict[str, object] = {"title_text": plot_safe(name), "range": [low - edge, high + edge]}
     if parameter.log:
         ends = [float(parameter.low), *_decades(parameter.low, parameter.high, 6), float(parameter.high)]
         axis |= {"type": "log", "tickvals": ends, "ticktext": [f"{value:.3g}" for value in ends]}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 import re
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -12,7 +11,7 @@ import plotly.graph_objects as go
 
 from harness.config.space import Scalar
 from harness.report.html.search_data import SearchData, SearchTrial, State
-from harness.report.plot_style import AMBER, BLUE, GREY, PURPLE, VERMILION, plural
+from harness.report.plot_style import AMBER, BLUE, GREY, PURPLE, VERMILION, hover_safe, plural
 
 #: of every random choice of a figure
 SEED = 0
@@ -96,11 +95,6 @@ def about(trial: SearchTrial) -> str:
         lines.append(f"best score {trial.best.score:.4f} at epoch {trial.best.epoch} of {trial.ran} run")
     lines += [f"{name} = {value_text(value)}" for name, value in trial.picked.items()]
     return "<br>".join(map(hover_safe, lines))
-
-
-def hover_safe(text: str) -> str:
-    """Text that a hover template shows as it is."""
-    return html.escape(text).replace("%", "&#37;")
 
 
 def slug(text: str) -> str:

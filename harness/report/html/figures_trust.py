@@ -11,7 +11,7 @@ import plotly.graph_objects as go
 from scipy.stats import kendalltau, rankdata, spearmanr
 
 from harness.report.html.figured import Figured
-from harness.report.html.figures_shared import finished, hover_safe, left_out, nothing_yet, sampled, shortened
+from harness.report.html.figures_shared import finished, left_out, nothing_yet, sampled, shortened
 from harness.report.html.importance import (
     LEAST_TRIALS,
     METHODS,
@@ -21,7 +21,7 @@ from harness.report.html.importance import (
     importances,
 )
 from harness.report.html.search_data import SearchData, SearchTrial
-from harness.report.plot_style import AMBER, BLUE, GREY, listed, ordered_colours, short
+from harness.report.plot_style import AMBER, BLUE, GREY, hover_safe, listed, ordered_colours, plot_safe, short
 
 _COLOURS = dict(zip(METHODS, (BLUE, AMBER), strict=True))
 _ROW, _APART = 40, 0.2
@@ -60,7 +60,7 @@ def importance_figure(data: SearchData) -> Figured:
     figure.update_xaxes(title_text="share of the effects (0–1)", rangemode="tozero")
     figure.update_yaxes(
         tickvals=[-i for i in range(len(found))],
-        ticktext=[short(one.parameter, 18) for one in found],
+        ticktext=[plot_safe(short(one.parameter, 18)) for one in found],
         range=[0.5 - len(found), 0.5],
         showgrid=False,
     )

@@ -20,8 +20,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 from plotly.offline import get_plotlyjs
 
-from harness.config import load_yaml
-from harness.errors import StudyError
+from harness.config import read_settings
 from harness.report.html.ablation_page import ablation_page
 from harness.report.html.figured import Figured
 from harness.report.html.replicates_page import replicates_page
@@ -49,13 +48,9 @@ def study_page(folder: StudyFolder) -> Page:
     """The page of a search, of replicates or of an ablation, as values.
 
     Raises:
-        StudyError: study.yaml names another kind.
+        ConfigError: study.yaml names another kind.
     """
-    settings, _ = load_yaml(folder.settings)
-    kind = settings.get("kind") if isinstance(settings, dict) else None
-    if kind not in _PAGES:
-        raise StudyError(f"{folder.settings}: kind '{kind}' is none of {', '.join(_PAGES)}; give the folder of a study")
-    return _PAGES[kind](folder)
+    return _PAGES[read_settings(folder.settings).kind](folder)
 
 
 def render(page: Page) -> str:

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.errors import DataError
+from harness.data import read_image
 from harness.report.html.sections import Picture, Pictures, Section, Words
-from harness.store import StudyFolder
+from harness.store import RunFolder, StudyFolder
 
 _FIRST = ("image", "truth")
 #: pixels
@@ -22,23 +22,43 @@ _MOST_BYTES = 700_000
 _QUALITY = 82
 
 
-def pictures_section(folder: StudyFolder, order: Sequence[str] = ()) -> Section | None:
-    """Image, truth and predictions of the frames that a study kept; none where it kept none.
+def pictures_section(folder: StudyFolder, runs: Mapping[str, RunFolder]) -> Section | None:
+    """Image, truth and predictions of the frames that a study kept; none where there is neither a picture nor a run.
 
     Args:
-        order: names of the columns of predictions; those that are not named follow, by name.
+        runs: the columns of predictions in their order, `pictured_runs`; what is missing of them is said.
 
     Raises:
         DataError: a picture cannot be read.
     """
-    columns = _columns(folder.tiles, order)
+    columns = _columns(folder.tiles, tuple(runs))
+    missing = _missing(folder, {name: run for name, run in runs.items() if name not in columns})
     if not columns:
-        return None
+        return Section("pictures", "Predictions", tuple(missing)) if missing else None
     rows, left_out = _rows(folder.tiles, columns)
-    blocks = [Words("The image, its truth, and what each run predicts on it, at a reduced size.", "muted")]
+    blocks = [
+        Words(
+            "The image, its truth, and what each run predicts on it, at a reduced size. The frames are spread evenly "
+            "over the validation frames, not chosen for what is seen on them.",
+            "muted",
+        )
+    ]
     if left_out:
         blocks.append(Words(f"{left_out} frames are left out, to keep this file small; all are in tiles/."))
-    return Section("pictures", "Predictions", (*blocks, Pictures(tuple(columns), tuple(rows))))
+    return Section("pictures", "Predictions", (*blocks, *missing, Pictures(tuple(columns), tuple(rows))))
+
+
+def _missing(folder: StudyFolder, runs: Mapping[str, RunFolder]) -> list[Words]:
+    """Why runs have no pictures."""
+    without = [name for name, run in runs.items() if not run.best.exists()]
+    undrawn = [name for name in runs if name not in without]
+    found = [Words(f"Not shown, as no weights of their own were kept: {', '.join(without)}.")] if without else []
+    if undrawn and folder.undrawn.exists():
+        why = folder.undrawn.read_text(encoding="utf-8").strip()
+        found.append(Words(f"Pictures could not be drawn when the study ended: {why}", "warning"))
+    elif undrawn:
+        found.append(Words(f"Not drawn yet: {', '.join(undrawn)}. A study draws when it ends, or is resumed and ends."))
+    return found
 
 
 def _columns(tiles: Path, order: Sequence[str]) -> list[str]:
@@ -61,9 +81,7 @@ def _rows(tiles: Path, columns: Sequence[str]) -> tuple[list[tuple[str, tuple[Pi
 
 
 def _picture(path: Path, column: str) -> Picture:
-    pixels = cv2.imread(str(path), cv2.IMREAD_COLOR)
-    if pixels is None:
-        raise DataError(f"{path}: not a picture that can be read; remove it, or let the study draw it again")
+    pixels = cv2.cvtColor(read_image(path), cv2.COLOR_RGB2BGR)
     height, width = pixels.shape[:2]
     if width > _WIDEST:
         photo = column == _FIRST[0]

@@ -11,6 +11,7 @@ from harness.report.html.pictures import pictures_section
 from harness.report.html.sections import Block, Command, Fact, Facts, Page, Section, Words, rows_from
 from harness.report.html.shared_sections import created, failures_section, hours, provenance_section, study_word
 from harness.report.interactive import figure_of
+from harness.report.pictured import pictured_runs
 from harness.report.plot_shapes import INK, LineChart, Panel, Point, RowChart, Series
 from harness.report.plot_style import class_colours, ordered_colours, plural
 from harness.stats import mean_interval, spread
@@ -35,7 +36,7 @@ def replicates_page(folder: StudyFolder) -> Page:
     sections = [
         _answer_section(folder, rows, experiment),
         _figures_section(record, rows, experiment),
-        pictures_section(folder),
+        pictures_section(folder, pictured_runs(folder)),
         failures_section(folder, rows),
         provenance_section(folder),
     ]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Container, Mapping
 from dataclasses import dataclass
@@ -18,7 +17,7 @@ from harness.errors import ConfigError
 from harness.search.proposals import in_order
 from harness.search.strategies import rung_rule
 from harness.search.values import Picked
-from harness.store import EpochRow, Record, StudyFolder, TrialRow, best_epoch
+from harness.store import EpochRow, Record, StudyFolder, TrialRow, best_epoch, read_provenance
 
 #: going: it has no end in the journal: under way, paused at a rung, or interrupted
 State = Literal["complete", "stopped", "failed", "infeasible", "going"]
@@ -198,8 +197,7 @@ def kind_of(parameter: Parameter) -> Kind:
 
 def _device(folder: StudyFolder) -> Device:
     """GPUs where a trial held some, else cores, by the study's provenance."""
-    about = json.loads(folder.provenance.read_text()) if folder.provenance.exists() else {}
-    held = about.get("resources") or {}
+    held = read_provenance(folder).get("resources") or {}
     for name, key in (("GPU", "gpus_per_trial"), ("CPU core", "cpus_per_trial")):
         if held.get(key):
             return Device(name, float(held[key]))

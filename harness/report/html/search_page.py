@@ -17,11 +17,23 @@ from harness.report.html.search_figures import search_figures
 from harness.report.html.sections import Block, Command, Fact, Facts, Page, Rows, Section, Words, rows_from, shown
 from harness.report.html.shared_sections import created, failures_section, hours, provenance_section, study_word
 from harness.report.html.trial_table import trial_section
+from harness.report.pictured import pictured_runs
+from harness.report.plot_style import plural
 from harness.report.unreached import Unreached, find_unreached
+from harness.report.winner import among_which, named_above
 from harness.search import baseline_pick, default_pick
-from harness.search.confirmation import Confirmation, asks_for_confirmation, is_confirmed, read_confirmation
-from harness.stats import mean_interval
-from harness.store import EpochRow, StudyFolder, TrialRow, best_epoch
+from harness.search.confirmation import (
+    LEAST_SEEDS,
+    LEVEL,
+    Confirmation,
+    Retrained,
+    asks_for_confirmation,
+    is_confirmed,
+    read_confirmation,
+)
+from harness.stats import Estimate, mean_interval
+from harness.store import EpochRow, Record, StudyFolder, TrialRow, best_epoch
+from harness.store.front import front_of
 
 _PAIRS = 20
 #: how the keys of figures of one parameter begin
@@ -41,6 +53,11 @@ class _Search:
     ranking: tuple[TrialRow, ...]
     baseline: TrialRow | None
     confirmation: Confirmation | None = None
+
+    @property
+    def confirmed(self) -> Retrained | None:
+        """The best by fresh seeds; none where no confirmation stands."""
+        return self.confirmation.confirmed[0] if is_confirmed(self.confirmation) else None
 
     @property
     def space(self) -> Space:
@@ -64,7 +81,7 @@ def assemble(folder: StudyFolder, data: SearchData, figures: Sequence[Figured]) 
         _answer_section(search),
         confirmation_section(folder),
         *_figure_sections(figures),
-        pictures_section(folder),
+        pictures_section(folder, pictured_runs(folder)),
         trial_section(search.rows, search.space) if search.rows else None,
         failures_section(folder, search.rows),
         _unreached_section(search),
@@ -95,21 +112,75 @@ def _answer_section(search: _Search) -> Section:
     if not search.ranking:
         words = Words("No trial has ended with a score, so there is no winner yet.", "warning")
         return Section("answer", "The answer", (words, Facts((_cost(search),))))
-    winner = search.ranking[0]
-    facts = Facts((_score(search, winner), _gain(search, winner), _cost(search)))
-    return Section(
-        "answer",
-        "The answer",
-        (_lead(search, winner), facts, *_cautions(search), _values(search, winner), _next(search)),
+    best = search.confirmed
+    winner = best.row if best else search.ranking[0]
+    facts = (
+        (_fresh_score(search, best), _fresh_gain(search, best))
+        if best
+        else (_score(search, winner), _gain(search, winner))
     )
+    blocks = (
+        _lead(search, winner),
+        Facts((*facts, _cost(search))),
+        *_front(search),
+        *_cautions(search),
+        _values(search, winner),
+        _next(search),
+    )
+    return Section("answer", "The answer", blocks)
 
 
 def _lead(search: _Search, winner: TrialRow) -> Words:
+    place = "is the best by fresh seeds" if search.confirmed else f"has the {among_which(search.ranking)}"
+    above = "" if search.confirmed else named_above(search.ranking)
     if winner == search.baseline:
-        return Words("The default Experiment itself, trial 0, scored highest: no trial did better.", "lead")
+        return Words(f"The default Experiment itself, trial 0, {place}: no trial did better.{above}", "lead")
     changed = _changed(search, winner)
     differs = f"; it differs from the default Experiment in {len(changed)} of its {len(winner.picked)} values"
-    return Words(f"Trial {winner.number} scored highest of {len(search.ranking)}{differs if changed else ''}.", "lead")
+    return Words(f"Trial {winner.number} {place}{differs if changed else ''}.{above}", "lead")
+
+
+def _fresh_score(search: _Search, best: Retrained) -> Fact:
+    """The mean of the fresh seeds; the search's own score as what it was."""
+    words = (
+        f"mean of {plural(len(best.scores), 'fresh seed')}; {_interval(best.mean)}",
+        f"{best.row.score:.4f} in the search, a score that had a say in the choice",
+    )
+    return Fact(f"{search.data.score_title} of trial {best.row.number}", f"{best.mean.point:.4f}", words)
+
+
+def _fresh_gain(search: _Search, best: Retrained) -> Fact:
+    """The confirmed best against the default: seed by seed where both were trained again."""
+    base, term = search.baseline, "against the default Experiment"
+    if base is None or base.picked == best.row.picked:
+        return _gain(search, best.row)
+    again = next((t for t in search.confirmation.confirmed if t.row.picked == base.picked), None)
+    if again is not None and (gains := [best.scores[s] - again.scores[s] for s in best.scores if s in again.scores]):
+        gain = mean_interval(gains, LEVEL)
+        interval = gain if len(gains) >= LEAST_SEEDS else gain._replace(low=np.nan, high=np.nan)
+        return Fact(term, _signed(gain.point), (f"over the same fresh seeds; {_interval(interval)}",))
+    if base.outcome != "complete" or base.score is None:
+        return Fact(term, "–", ("Trial 0 was neither trained to its end nor again with fresh seeds.",))
+    words = f"trial 0 scored {base.score:.4f} in the search, with one seed; it was not trained again"
+    return Fact(term, _signed(best.mean.point - base.score), (words,))
+
+
+def _interval(estimate: Estimate) -> str:
+    if np.isnan(estimate.low):
+        return f"no interval from fewer than {LEAST_SEEDS}"
+    return f"{100 * LEVEL:g} % interval {estimate.low:.4f} to {estimate.high:.4f}".replace("-", "−")
+
+
+def _front(search: _Search) -> list[Rows]:
+    """With two objectives the trials that no other beats: `harness export --rank` counts along them."""
+    objective = search.space.search.cost
+    if objective is None:
+        return []
+    unit, form = ("parameters", "{:,.0f}") if objective == "parameters" else ("training ms/image", "{:.2f}")
+    found = front_of(Record(search.folder), objective)
+    rows = [(str(i), str(row.number), f"{row.score:.4f}", form.format(cost)) for i, (row, cost) in enumerate(found, 1)]
+    caption = "The front: no trial is as good in both and better in one"
+    return [Rows(caption, ("rank", "trial", search.data.score_title, unit), tuple(rows), right=(True,) * 4)]
 
 
 def _score(search: _Search, winner: TrialRow) -> Fact:
@@ -141,8 +212,9 @@ def _gain(search: _Search, winner: TrialRow) -> Fact:
         return Fact(term, _signed(winner.score - base.score), (at_end,))
     upto = _best_until(search.data.by_id[winner.trial].epochs, base.epochs)
     epochs = "1 epoch" if base.epochs == 1 else f"{base.epochs} epochs"
+    ended = {"stopped": "was stopped", "infeasible": "turned out infeasible"}.get(base.outcome, base.outcome)
     words = (
-        f"{at_end} when it was stopped after {epochs}",
+        f"{at_end} when it {ended} after {epochs}",
         f"after as many the winner had {upto:.4f}; how far trial 0 would have come is not known",
     )
     return Fact(f"{term}, after {epochs}", _signed(upto - base.score), words)
@@ -173,8 +245,9 @@ def _cautions(search: _Search) -> list[Words]:
     elif scored > 1:
         found.append(
             Words(
-                f"The winner is the highest of {scored} scores, each of one training: part of its lead is luck, and "
-                "trained again it will score lower on average. Only new seeds say how much of the gap is real."
+                f"The winner's score is the {among_which(search.ranking)}, each of one training: part of its lead is "
+                "luck, and trained again it will score lower on average. Only new seeds say how much of the gain is "
+                "real."
             )
         )
     if search.space.experiment.protocol.select_on_test:

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import json
 import shlex
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from harness.config import flat
 from harness.report.failures import by_cause, only_theirs
 from harness.report.html.sections import Block, Command, Fold, Rows, Section, Words, rows_from, shown
 from harness.report.html.trial_table import values_text
-from harness.store import StudyFolder, TrialRow, results_folder
+from harness.store import StudyFolder, TrialRow, read_provenance, results_folder
 
-#: failed trials shown of each cause
-_SHOWN = 8
+#: causes that are shown, and failed trials of each
+_CAUSES, _SHOWN = 20, 8
 #: characters of an error or a file that are shown
 _LONGEST = 20_000
 
@@ -33,7 +33,10 @@ def failures_section(folder: StudyFolder, rows: Sequence[TrialRow]) -> Section |
         return None
     failed = len(rows) - len(well)
     words = Words(f"{failed} of {len(rows)} trials failed, of {_counted(len(causes), 'cause')}; the commonest first.")
-    blocks = [block for trials in causes for block in _cause(trials, well)]
+    blocks = [block for trials in causes[:_CAUSES] for block in _cause(trials, well)]
+    if rest := causes[_CAUSES:]:
+        count = _counted(sum(map(len, rest)), "trial")
+        blocks.append(Words(f"and {_counted(len(rest), 'more cause')}, of {count}; `trials.jsonl` holds them all."))
     alone = Command(
         (f"harness rerun {study_word(folder)} {causes[0][0].number}",), "The first of them again, alone, where a "
         "debugger can follow it:",
@@ -44,42 +47,29 @@ def failures_section(folder: StudyFolder, rows: Sequence[TrialRow]) -> Section |
 def provenance_section(folder: StudyFolder) -> Section:
     """Where the numbers come from: versions, machine, data, command, settings."""
     files = [Fold(p.name, _text(p)) for p in (folder.settings, folder.best) if p.exists()]
-    if not folder.provenance.exists():
+    about = read_provenance(folder)
+    if not about:
         missing = Words(f"{folder.provenance.name} is missing: neither versions nor machine are known.", "warning")
         return Section("provenance", "Provenance", (missing, *files))
-    about = json.loads(folder.provenance.read_text())
     rows = tuple((name, _value(name, value)) for name, value in flat(about).items())
     return Section("provenance", "Provenance", (Rows("", ("", ""), rows), *files))
 
 
 def created(folder: StudyFolder) -> str:
     """The day on which a study began; empty where it is not known."""
-    about = read_provenance(folder)
-    return str(about.get("created", ""))[:10]
-
-
-def read_provenance(folder: StudyFolder) -> Mapping[str, Any]:
-    """What provenance.json holds; nothing where the file is missing."""
-    return json.loads(folder.provenance.read_text()) if folder.provenance.exists() else {}
+    return str(read_provenance(folder).get("created", ""))[:10]
 
 
 def hours(folder: StudyFolder, rows: Iterable[TrialRow]) -> tuple[str, str]:
     """The device time of all trials, and what it was spent on: GPU hours where trials held GPUs, else core hours."""
     seconds = sum(row.seconds for row in rows)
-    resources = read_provenance(folder).get("resources", {})
+    resources = read_provenance(folder).get("resources") or {}
     gpus, cpus = (float(resources.get(f"{kind}_per_trial") or 0) for kind in ("gpus", "cpus"))
     if gpus:
         return _hours(seconds * gpus), f"GPU time, {gpus:g} GPU a trial"
     if cpus:
         return _hours(seconds * cpus), f"CPU core time, {cpus:g} core{'' if cpus == 1 else 's'} a trial"
     return _hours(seconds), "of training and validation"
-
-
-def flat(value: Any, path: str = "") -> dict[str, Any]:
-    """Nested mappings as one, keys joined by a dot."""
-    if isinstance(value, dict) and value:
-        return {k: v for key, inner in value.items() for k, v in flat(inner, f"{path}.{key}".lstrip(".")).items()}
-    return {path: value}
 
 
 def _hours(seconds: float) -> str:

@@ -24,7 +24,7 @@ def trial_section(rows: Sequence[TrialRow], space: Space) -> Section:
     table = SortedTable(
         key="trial-table",
         caption="In the order of the ranking: trials that ran to their end, stopped early, infeasible, failed",
-        columns=(*_FIRST, unit, *space.parameters, *(["seed"] if seeds else [])),
+        columns=(*_FIRST, unit, *_headings(space), *(["seed"] if seeds else [])),
         rows=tuple(_cells(row, space, seconds, seeds) for row in ranked),
         hints=_hints(rows, space),
         descending=("score",),
@@ -35,6 +35,15 @@ def trial_section(rows: Sequence[TrialRow], space: Space) -> Section:
         "muted",
     )
     return Section("trials", "All trials", (words, table))
+
+
+def _headings(space: Space) -> list[str]:
+    """The parameters' names; of one that is called like a column of every table, its field: the filter goes by both."""
+    taken = {name.replace(" ", "_") for name in (*_FIRST, "minutes", "seconds", "seed")}
+    return [
+        parameter.field if name.lower().replace(" ", "_") in taken else name
+        for name, parameter in space.parameters.items()
+    ]
 
 
 def _cells(row: TrialRow, space: Space, unit: int, seeds: bool) -> tuple[Cell, ...]:
@@ -60,14 +69,14 @@ def _cell(value: Any) -> Cell:
 def _hints(rows: Sequence[TrialRow], space: Space) -> tuple[str, ...]:
     """Two filters that find something here: a choice's label, a number's upper half."""
     found: dict[str, str] = {}
-    for name, parameter in space.parameters.items():
+    for heading, (name, parameter) in zip(_headings(space), space.parameters.items(), strict=True):
         values = [row.picked[name] for row in rows if name in row.picked]
         if " " in name or not values:
             continue
         if isinstance(parameter, ChoiceParameter):
-            found.setdefault("choice", f"{name}={shown(values[-1])}")
+            found.setdefault("choice", f"{heading}={shown(values[-1])}")
         else:
-            found.setdefault("number", f"{name}>{shown(_middle(values))}")
+            found.setdefault("number", f"{heading}>{shown(_middle(values))}")
     return tuple(found.values())
 
 

@@ -3,24 +3,47 @@
 from __future__ import annotations
 
 import importlib.util
+import os
+import re
+import shutil
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import cv2
+import numpy as np
 import pytest
 
 from harness.report.html.page import write_page
 from harness.store import StudyFolder
 
-CHROMIUM = Path("/usr/bin/chromium")
+
+def without(what: str) -> None:
+    """Leave this module out; where all of it must run, fail."""
+    if os.environ.get("CI"):
+        pytest.fail(f"{what}, and in CI the pages are tested in a browser", pytrace=False)
+    pytest.skip(what, allow_module_level=True)
+
+
+def find_chromium() -> str | None:
+    """The system's Chromium, or the one that Playwright brought along."""
+    for name in ("chromium", "chromium-browser", "google-chrome"):
+        if found := shutil.which(name):
+            return found
+    with sync_playwright() as playwright:
+        own = playwright.chromium.executable_path
+    return own if Path(own).exists() else None
+
 
 if importlib.util.find_spec("playwright") is None:
-    pytest.skip("playwright is not installed (pip install 'harness[dev]')", allow_module_level=True)
-if not CHROMIUM.exists():
-    pytest.skip(f"there is no Chromium at {CHROMIUM}", allow_module_level=True)
+    without("playwright is not installed (pip install 'harness[dev]')")
 
 from playwright.sync_api import Browser, Page, sync_playwright  # noqa: E402
+
+CHROMIUM = find_chromium()
+if CHROMIUM is None:
+    without("there is no chromium, chromium-browser or google-chrome on PATH, and Playwright has none of its own")
 
 LR: dict[str, Any] = {"kind": "float", "field": "optimiser.lr", "low": 1e-4, "high": 1e-1, "log": True}
 HEAD = {
@@ -100,6 +123,12 @@ class Opened:
         # not Playwright's scrolling, which first waits for frames of an idle page, and on a busy machine in vain
         wait_until(self.page, f"{DRAWN} || void plots.find(plot => !plot.querySelector('.main-svg')).scrollIntoView()")
 
+    def check_figures(self) -> None:
+        """Every figure is drawn, and nothing went wrong."""
+        self.scroll_through()
+        assert self.page.evaluate("plots.every(plot => plot.getBoundingClientRect().height > 100)")
+        assert self.faults == []
+
     def column(self, name: str) -> list[str]:
         """The cells of the rows that are shown."""
         return self.page.evaluate(
@@ -121,14 +150,15 @@ def opened(browser: Browser, study: StudyFolder) -> Iterator[Opened]:
 
 
 def test_every_figure_is_drawn_when_it_comes_into_view_without_an_error_or_a_request(opened):
-    count = opened.page.evaluate("plots.length")
+    assert opened.page.evaluate("plots.map(plot => plot.dataset.figure)") == [
+        "learning-curves", "best-over-trials", "best-over-cost", "parallel-coordinates", "importance",
+        "pareto-parameters", "pareto-ms-per-image", "pareto-memory", "stopping", "epochs-run", "hours", "classes",
+        "slice-0-lr", "slice-1-head", "slice-2-channels", "slice-3-red-b",
+    ]  # fmt: skip
     at_first = opened.page.evaluate("plots.filter(plot => plot.querySelector('.main-svg')).length")
-    assert count >= 5 and at_first < count, "what is far below is not drawn yet"
-    opened.scroll_through()
-    assert opened.page.locator(".plot:has(.main-svg)").count() == count
-    assert opened.page.evaluate("plots.every(plot => plot.getBoundingClientRect().height > 100)")
-    assert opened.faults == []
-    assert [url for url in opened.requests if not url.startswith(("file:", "data:", "blob:"))] == []
+    assert at_first < 16, "what is far below is not drawn yet"
+    opened.check_figures()
+    assert opened.requests == [opened.page.url], "nothing but the page itself is asked for"
 
 
 def test_a_click_on_a_head_sorts_numbers_as_numbers_and_again_the_other_way(opened):
@@ -191,7 +221,8 @@ def test_the_command_can_be_copied(browser, study):
     one.page.locator("#answer .copy").click()
     wait_until(one.page, "document.querySelector('#answer .copy').textContent === 'Copied'")
     lines = one.page.evaluate("navigator.clipboard.readText()").splitlines()
-    assert lines[0].endswith("-o best.yaml") and lines[1] == "harness train best.yaml --seeds 3"
+    assert lines[0].startswith("harness confirm ") and lines[1].endswith("-o best.yaml")
+    assert lines[2:] == ["harness train best.yaml --seeds 3"]
     one.page.close()
 
 
@@ -229,7 +260,18 @@ def test_on_paper_all_figures_are_drawn_in_light_colours_without_controls(browse
     assert one.page.evaluate("plots.every(plot => plot.querySelector('.main-svg').clientWidth <= 660)")
     for control in ("#theme", ".copy", ".filter", "nav"):
         assert not one.page.locator(control).first.is_visible()
-    assert one.page.pdf(format="A4").startswith(b"%PDF")
+    rows = one.page.locator(".sorted tbody tr:visible")
+    assert rows.count() == 50 and one.page.locator(".on-paper").is_visible()
+    # those that failed stand at the end of the table
+    one.page.evaluate(
+        """() => {
+            const input = document.querySelector(".sorted input");
+            input.value = "outcome=failed";
+            input.dispatchEvent(new Event("input"));
+        }"""
+    )
+    assert rows.count() == 2
+    assert len(re.findall(rb"/Type\s*/Page\b", one.page.pdf(format="A4"))) > 3
     assert one.faults == []
     one.page.close()
 
@@ -241,3 +283,44 @@ def test_a_browser_that_cannot_unpack_the_library_says_so_and_shows_the_rest(bro
     assert "cannot unpack the figures" in page.locator("#no-library").text_content()
     assert page.locator("#no-library").is_visible() and page.locator(".sorted tbody tr").count() == 60
     page.close()
+
+
+def test_the_page_of_an_ablation_is_drawn(browser, made_up, matrices):
+    design = {"kind": "arms", "baseline": "plain", "arms": ["fast <b>"]}
+    made = made_up({"arms": {"plain": {}, "fast <b>": {"set": {"optimiser.lr": 0.02}}}, "design": design})
+    names = ("Sky", "Rocks")
+    for arm, hit in (("plain", 500), ("fast <b>", 700)):
+        for seed in range(3):
+            made.trial(arm, seed, names, matrices({"Sky": hit + seed, "Rocks": 300}, names), lr={"head": 0.01})
+    write_page(made.folder)
+    one = Opened(browser, made.folder)
+    keys = one.page.evaluate("plots.map(plot => plot.dataset.figure)")
+    assert keys[:6] == [
+        "figure-differences", "figure-class_differences", "figure-scoring_rules", "figure-class_iou",
+        "figure-class_shares", "figure-learning_rates",
+    ]  # fmt: skip
+    assert len(keys) == 8 and keys[6] == "figure-curves_plain" and keys[7].startswith("figure-curves_fast")
+    one.check_figures()
+    assert one.page.evaluate("[...document.querySelectorAll('svg text')].some(t => t.textContent === 'fast <b>')")
+    assert one.requests == [one.page.url]
+    one.page.close()
+
+
+def test_a_confirmed_search_and_a_training_show_figures_and_pictures(browser, hunt_of):
+    hunt = hunt_of().search([0.60], [0.58]).confirm({0: {1000 + i: [0.4 + 0.01 * i] for i in range(3)}})
+    confirm = StudyFolder(hunt.folder.path / "confirm")
+    for folder, column in ((hunt.folder, "trial 0"), (confirm, "seed 1002")):
+        for name in ("image", "truth", column):
+            (folder.tiles / name).mkdir(parents=True)
+            cv2.imwrite(str(folder.tiles / name / "0.png"), np.full((20, 30, 3), 99, np.uint8))
+    # the one of a single Experiment is a training like any other
+    for folder, key in ((hunt.folder, "figure-confirmation"), (confirm, "figure-curves")):
+        write_page(folder)
+        one = Opened(browser, folder, width=390)
+        assert one.page.locator(f"#{key} .plot").count() == 1
+        one.check_figures()
+        assert one.page.locator("#pictures img").count() == 3
+        assert one.page.evaluate("[...document.images].every(image => image.complete && image.naturalWidth === 30)")
+        assert one.page.evaluate("document.documentElement.scrollWidth") <= 390
+        assert one.requests == [one.page.url]
+        one.page.close()

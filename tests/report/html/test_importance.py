@@ -4,14 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from optuna.importance import FanovaImportanceEvaluator
-from optuna.study import create_study
-from optuna.trial import create_trial
 
 from harness.report.html.importance import AtBudget as At
 from harness.report.html.importance import Importance, agreement, budgets, importances
 from harness.report.html.importance_fanova import Grid, fanova
-from harness.search.values import distributions
 
 NOISE = {f"n{i}": {"kind": "float", "field": f, "low": 0.0, "high": 1.0} for i, f in enumerate(
     ["loss.dice.weight", "loss.focal.weight", "optimiser.weight_decay"])}  # fmt: skip
@@ -48,22 +44,15 @@ def test_scores_that_are_all_the_same_explain_nothing() -> None:
     assert fanova(cells, Grid(np.full(2, 16), np.ones(2, bool)), np.full(50, 0.3), seed=0).tolist() == [0, 0]
 
 
-def test_fanova_agrees_with_optunas_own(search_of) -> None:
-    pytest.importorskip("sklearn", reason="Optuna's fANOVA needs scikit-learn")
-    space = search_of(LR | NOISE).space
+def test_fanova_agrees_with_optunas_own() -> None:
     rng = np.random.default_rng(4)
     values = rng.random((150, 4))
     scores = values @ np.array([1.0, 0.6, 0.0, 0.0]) + rng.normal(0, 0.05, 150)
-    study, names = create_study(), list(space.parameters)
-    for row, score in zip(values, scores, strict=True):
-        picked = dict(zip(names, (1e-4 * 1000 ** row[0], *row[1:].tolist()), strict=True))
-        study.add_trial(create_trial(params=picked, distributions=distributions(space, picked), value=score))
-    theirs = FanovaImportanceEvaluator(seed=0, n_trees=32).evaluate(study, names)
+    # FanovaImportanceEvaluator(seed=0, n_trees=32) of Optuna 5.0.0 with scikit-learn 1.9.1 (which the project does not
+    # need) on these trials, each parameter a FloatDistribution(0, 1)
+    theirs = np.array([0.7443, 0.1955, 0.0007, 0.0007])
     ours = fanova(at(values), Grid(np.full(4, 16), np.ones(4, bool)), scores, seed=0)
-    # theirs cuts a logarithmic range on its plain scale, where lr has less of an effect: leave it out
-    assert ours[1:] / ours[1:].sum() == pytest.approx(
-        np.array([theirs[n] for n in names[1:]]) / sum(theirs[n] for n in names[1:]), abs=0.1
-    )
+    assert ours / ours.sum() == pytest.approx(theirs / theirs.sum(), abs=0.05)
 
 
 def planted(rng: np.random.Generator):

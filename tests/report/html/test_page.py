@@ -9,6 +9,7 @@ import re
 import sys
 from collections.abc import Callable
 from html.parser import HTMLParser
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +19,13 @@ import pytest
 
 from harness.cli import main
 from harness.config import Experiment, ReplicateSettings, dump_yaml
-from harness.errors import StudyError
-from harness.report.html.page import as_script, render, study_page, write_page
+from harness.errors import ConfigError, DataError
+from harness.report.html.page import as_script, packed_library, render, study_page, write_page
 from harness.report.html.pictures import pictures_section
 from harness.report.html.sections import Cell, Rows, SortedTable, Words, numeric
-from harness.store import Record, StudyFolder, write_json, write_text
+from harness.report.interactive import figure_of
+from harness.report.plot_shapes import INK, LineChart, Panel, Point, RowChart, Series
+from harness.store import Record, StudyFolder, TrialRow, write_json, write_text
 
 #: a parameter's name may hold no slash
 NAME = '<script>alert("x")<img src=x onerror=alert(1)>[red]&amp;'
@@ -104,7 +107,7 @@ def test_the_answer_stands_first_with_score_baseline_cost_and_the_command(search
     text = without_scripts(page_of(made))
     answer = text[text.index('id="answer"') : text.index("</section>")]
     assert text.index('id="answer"') < text.index('id="figures"') < text.index('id="trials"')
-    assert "Trial 1 scored highest of 3; it differs from the default Experiment in 2 of its 2 values." in answer
+    assert "Trial 1 has the highest of 3 scores; it differs from the default Experiment in 2 of its 2 values." in answer
     assert '<dd class="value">0.5000</dd>' in answer and "at epoch 2 of 9 run" in answer
     assert "one seed, so no interval; <code>harness confirm</code> gives one" in answer
     assert '<dd class="value">+0.3000</dd>' in answer and "trial 0 scored 0.2000" in answer
@@ -124,6 +127,34 @@ def test_a_baseline_stopped_early_is_compared_after_as_many_epochs(search_of, pa
     text = page_of(made)
     assert "against the default Experiment, after 1 epoch" in text and '<dd class="value">+0.0500</dd>' in text
     assert "after as many the winner had 0.2500" in text
+
+
+def test_a_stopped_trial_that_scored_higher_is_named_and_the_winner_is_not_called_the_highest(search_of, page_of):
+    made = search_of()
+    made.trial({"lr": 0.001, "dice": 0.0}, [0.2], "infeasible")
+    made.trial({"lr": 0.01, "dice": 1.0}, [0.25, *[0.4] * 8])
+    made.trial({"lr": 0.02, "dice": 1.0}, [0.45, 0.44], "stopped")
+    text = without_scripts(page_of(made))
+    answer = text[text.index('id="answer"') : text.index("</section>")]
+    assert "Trial 1 has the only score of a trial trained to its end" in answer
+    assert "Trial 2 had 0.4500, and was stopped after 2 epochs: it stands behind them." in answer
+    assert "highest of" not in answer and "how much of the gain is real" in answer
+    assert "trial 0 scored 0.2000 when it turned out infeasible after 1 epoch" in answer
+
+
+def test_two_objectives_have_their_front_as_a_table_and_every_trade_its_numbers(search_of, page_of):
+    made = search_of(objectives=["score", "parameters"])
+    made.trial({"lr": 0.001, "dice": 0.0}, [0.5] * 9, parameters=2_000_000)
+    made.trial({"lr": 0.01, "dice": 1.0}, [0.4] * 9, parameters=1_000_000)
+    made.trial({"lr": 0.02, "dice": 1.0}, [0.3] * 9, parameters=1_500_000)
+    text = without_scripts(page_of(made))
+    answer = text[text.index('id="answer"') : text.index("</section>")]
+    front = answer[answer.index("The front: ") :].partition("</table>")[0]
+    rows = [re.sub("<[^>]*>", " ", row).split() for row in re.findall(r"<tr>(<th scope=\"row\".*)", front)]
+    assert rows == [["1", "0", "0.5000", "2,000,000"], ["2", "1", "0.4000", "1,000,000"]]
+    for key in ("pareto-parameters", "pareto-ms-per-image", "pareto-memory", "hours"):
+        figure = text[text.index(f'<figure id="{key}"') :].partition("</figure>")[0]
+        assert "The numbers" in figure and '<th scope="row"' in figure, key
 
 
 def test_the_mean_and_interval_of_several_seeds_are_shown_where_the_winner_has_them(search_of, page_of):
@@ -229,6 +260,39 @@ def test_failed_trials_are_grouped_by_cause_with_what_they_share(search_of, page
     assert re.search(r"harness rerun \S+ 1<", failures)
 
 
+def test_of_many_causes_twenty_are_shown_and_the_rest_counted(search_of, page_of):
+    made = search_of()
+    for number in range(30):
+        made.trial({"lr": 0.01, "dice": 0.5}, [], "failed")
+        # numbers alone would be one cause
+        error = f"cause {chr(ord('a') + number % 25)}{chr(ord('a') + number // 25)}\n{'x' * 30_000}"
+        made.ends[-1] = made.ends[-1].model_copy(update={"error": error})
+    failures = page_of(made).partition('id="failures"')[2].partition("</section>")[0]
+    assert "30 of 30 trials failed, of 30 causes" in failures and failures.count("1 trial: cause") == 20
+    assert "and 10 more causes, of 10 trials; <code>trials.jsonl</code> holds them all." in failures
+
+
+def test_a_parameter_called_like_a_column_is_shown_by_its_field(search_of, page_of):
+    epochs = {"kind": "int", "field": "training.epochs", "low": 3, "high": 9}
+    made = search_of({"epochs": epochs, "Best epoch": LR})
+    made.trial({"epochs": 9, "Best epoch": 0.01}, [0.4] * 9)
+    heads = page_of(made).partition('<div class="sorted"')[2].partition("</thead>")[0]
+    names = re.findall(r"<button type=\"button\">(.*?)</button>", heads)
+    assert names == ["trial", "outcome", "score", "best epoch", "epochs", "seconds", "training.epochs", "optimiser.lr"]
+    assert "training.epochs&gt;9" in page_of(made)
+
+
+def test_names_that_plotly_would_read_as_tags_are_escaped_at_axes_and_in_legends():
+    points = (Point("a <b>", 0.5),)
+    rows = RowChart("x", "x", "x", ("a <b>",), (Panel("", (Series("s <i>", points, INK, "dot"),)),))
+    figure = figure_of(rows)
+    assert figure.layout.yaxis.ticktext == ("a &lt;b&gt;",) and figure.data[0].name == "s &lt;i&gt;"
+    lines = LineChart("x", "x", (Panel("<u>", (Series("s <i>", (Point(0, 0.5),), INK, "line"),), ticks=("<b>",)),))
+    figure = figure_of(lines)
+    assert figure.layout.xaxis.ticktext == ("&lt;b&gt;",) and figure.layout.annotations[0].text == "&lt;u&gt;"
+    assert figure.data[0].hovertemplate.startswith("s &lt;i&gt;, %{x}")
+
+
 def test_values_that_reached_nothing_are_listed(search_of, page_of):
     made = search_of()
     for dice in (0.5, 1.5):
@@ -239,13 +303,13 @@ def test_values_that_reached_nothing_are_listed(search_of, page_of):
 
 def test_pictures_are_small_data_uris_with_the_image_first(tmp_path):
     folder = StudyFolder(tmp_path)
-    assert pictures_section(folder) is None
+    assert pictures_section(folder, {}) is None
     noise = np.random.default_rng(0).integers(0, 255, (300, 600, 3), dtype=np.uint8)
     for column in ("zeta", "truth", "image", "alpha"):
         (folder.tiles / column).mkdir(parents=True)
         for frame in range(4):
             cv2.imwrite(str(folder.tiles / column / f"{frame}.png"), noise)
-    section = pictures_section(folder, ("zeta",))
+    section = pictures_section(folder, {"zeta": folder.run("z")})
     pictures = section.blocks[-1]
     assert pictures.columns == ("image", "truth", "zeta", "alpha")
     # noise cannot be compressed: a frame of it alone reaches the limit
@@ -256,6 +320,9 @@ def test_pictures_are_small_data_uris_with_the_image_first(tmp_path):
     shown = cv2.imdecode(raw, cv2.IMREAD_COLOR)
     colours = {tuple(pixel) for pixel in noise.reshape(-1, 3).tolist()}
     assert {tuple(pixel) for pixel in shown.reshape(-1, 3).tolist()} <= colours, "no colours are mixed"
+    (folder.tiles / "alpha" / "0.png").write_bytes(b"no picture")
+    with pytest.raises(DataError, match=r"alpha/0\.png: cut short or damaged"):
+        pictures_section(folder, {})
 
 
 def test_columns_of_numbers_are_known_by_their_cells():
@@ -320,6 +387,31 @@ def test_an_ablation_shows_its_verdicts_figures_and_tables(made_up, matrices):
     assert render(study_page(made.folder)) == text
 
 
+def test_a_page_of_64_arms_of_five_seeds_stays_under_five_megabytes(made_up):
+    # 18 arms, for time: each more adds as much
+    arms = {"plain": {}} | {f"arm {i}": {"set": {"optimiser.lr": 0.01 * i}} for i in range(1, 18)}
+    design = {"kind": "arms", "baseline": "plain", "arms": list(arms)[1:]}
+    made, rng = made_up({"arms": arms, "design": design}, seeds=5), np.random.default_rng(0)
+    rows, ends = [], []
+    for arm, seed in product(arms, range(5)):
+        trial, scores = f"{arm}-s{seed}", rng.random((27, 15)).tolist()
+        for epoch, (score, train, val, lr, encoder, *iou) in enumerate(scores, 1):
+            more = {"train_loss": train, "val_loss": val, "lr": {"head": lr, "encoder": encoder}}
+            ious = {f"class {i}": value for i, value in enumerate(iou)}
+            rows.append(epoch_row(trial, epoch, score).model_copy(update=more | {"iou": ious}))
+        best = max(rows[-27:], key=lambda row: row.score)
+        ended = {"outcome": "complete", "score": best.score, "best_epoch": best.epoch, "epochs": 27, "seconds": 1.0}
+        ends.append(TrialRow(trial=trial, number=len(ends), seed=seed, picked={"arm": arm}, error=None, **ended))
+    write_text(made.folder.epochs.path, "".join(f"{row.model_dump_json()}\n" for row in rows))
+    write_text(made.folder.trials.path, "".join(f"{row.model_dump_json()}\n" for row in ends))
+    page = study_page(made.folder)
+    text = render(page)
+    (training,) = (section for section in page.sections if section.key == "training")
+    assert len(training.blocks) == 18 and "own are in report/plots.html" in text
+    library = len(packed_library())
+    assert library + (len(text) - library) * 64 / 18 < 5_000_000
+
+
 def test_harness_report_takes_a_study_in_place_of_a_command(search_of, monkeypatch, capsys):
     made = search_of().halving(3, rising)
     made.read()
@@ -341,5 +433,5 @@ def test_harness_report_takes_a_study_in_place_of_a_command(search_of, monkeypat
 def test_a_folder_of_another_kind_is_refused(tmp_path):
     folder = StudyFolder(tmp_path)
     write_text(folder.settings, "kind: cake\n")
-    with pytest.raises(StudyError, match="kind 'cake' is none of search, replicates, ablation"):
+    with pytest.raises(ConfigError, match="kind 'cake' is none of search, replicates, ablation"):
         study_page(folder)

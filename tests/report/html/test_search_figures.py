@@ -12,7 +12,7 @@ from scipy.stats import kendalltau, spearmanr
 
 from harness.report.html import figures_trust
 from harness.report.html.figured import Figured
-from harness.report.html.figures_cost import against_memory, against_parameters, epochs_run, hours_spent, pareto_front
+from harness.report.html.figures_cost import against_memory, against_parameters, epochs_run, hours_spent
 from harness.report.html.figures_curves import best_over_cost, best_over_trials, learning_curves
 from harness.report.html.figures_edges import edge_warning
 from harness.report.html.figures_parameters import parallel_coordinates, slices
@@ -255,6 +255,23 @@ def test_where_the_field_takes_no_more_the_advice_is_to_fix_it(search_of) -> Non
     assert "loss.dice.weight does not take -0.5, so fix it at 0" in warning
 
 
+def test_a_parameter_of_a_section_that_the_default_lacks_is_tried_where_a_best_trial_has_it(search_of) -> None:
+    head = {
+        "kind": "choice",
+        "field": "model.head",
+        "choices": {"linear": {"kind": "linear"}, "uper": {"kind": "upernet_style"}},
+    }
+    drop = {"kind": "float", "field": "model.head.dropout", "low": 0.0, "high": 0.4, "when": {"head": ["uper"]}}
+    search = search_of({"head": head, "drop": drop})
+    for _ in range(5):
+        search.trial({"head": "uper", "drop": 0.4}, [0.9])
+    for _ in range(10):
+        search.trial({"head": "linear"}, [0.1])
+    data = search.read()
+    assert not hasattr(data.space.experiment.model.head, "dropout")
+    assert "raise `high` of drop to 0.5 and search on" in edge_warning(data, "drop")
+
+
 def test_a_whole_number_is_moved_by_whole_steps(search_of) -> None:
     batch = {"kind": "int", "field": "training.batch_size", "low": 2, "high": 10, "step": 4}
     assert "raise `high` of p to 14" in ends(search_of, [10] * 5, batch)
@@ -266,20 +283,6 @@ def test_an_edge_warning_stands_beside_its_slice(search_of) -> None:
         search.trial({"lr": 0.01, "dice": 2.0 if i < 5 else 1.0}, [0.9 - 0.01 * i])
     lr, dice = slices(search.read())
     assert lr.warnings == () and len(dice.warnings) == 1
-
-
-def test_the_front_is_that_of_every_pair_compared() -> None:
-    rng = np.random.default_rng(0)
-    for _ in range(50):
-        # few values, so that there are ties and twins
-        costs, scores = rng.integers(0, 6, 25).tolist(), rng.integers(0, 6, 25).tolist()
-        beaten = {
-            i
-            for i in range(25)
-            for j in range(25)
-            if costs[j] <= costs[i] and scores[j] >= scores[i] and (costs[j], scores[j]) != (costs[i], scores[i])
-        }
-        assert sorted(pareto_front(costs, scores)) == sorted(set(range(25)) - beaten)
 
 
 def test_only_trials_that_ran_to_their_end_are_on_a_front(search_of) -> None:

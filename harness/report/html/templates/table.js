@@ -1,3 +1,4 @@
+const ON_PAPER = 50;  // rows
 for (const box of document.querySelectorAll(".sorted")) sortable(box);
 
 function sortable(box) {
@@ -17,6 +18,7 @@ function sortable(box) {
     for (const row of rows) {
       row.row.hidden = !tests.every(passes => passes(row));
       count += !row.row.hidden;
+      row.row.classList.toggle("rest", count > ON_PAPER);
     }
     shown.textContent = `${count} of ${rows.length}`;
   }
@@ -28,6 +30,7 @@ function sortable(box) {
     for (const each of heads) each.setAttribute("aria-sort", each === head ? order : "none");
     rows.sort((a, b) => compare(a.values[column], b.values[column], order === "ascending" ? 1 : -1));
     body.append(...rows.map(row => row.row));
+    filter();
   }
 
   input.addEventListener("input", filter);
