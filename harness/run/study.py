@@ -50,12 +50,34 @@ class Display(Protocol):
         """A trial ended, or (no row) paused or was interrupted."""
 
 
-class Displayed:
+class Wrapped:
+    """A study that passes every call on to another; its subclasses hold what they change."""
+
+    def __init__(self, study: Study) -> None:
+        self.study, self.folder, self.record = study, study.folder, study.record
+
+    def next_trial(self) -> Trial | None:
+        return self.study.next_trial()
+
+    def waits(self) -> bool:
+        return self.study.waits()
+
+    def resumable(self) -> Container[str]:
+        return self.study.resumable()
+
+    def on_epoch(self, row: EpochRow) -> bool:
+        return self.study.on_epoch(row)
+
+    def on_end(self, trial_id: str, error: str | None = None) -> TrialRow | None:
+        return self.study.on_end(trial_id, error)
+
+
+class Displayed(Wrapped):
     """A study that shows every call on a display."""
 
     def __init__(self, study: Study, display: Display) -> None:
-        self.study, self.display = study, display
-        self.folder, self.record = study.folder, study.record
+        super().__init__(study)
+        self.display = display
 
     def next_trial(self) -> Trial | None:
         ended_before = len(self.record.ended)
@@ -65,12 +87,6 @@ class Displayed:
         if trial is not None:
             self.display.started(trial)
         return trial
-
-    def waits(self) -> bool:
-        return self.study.waits()
-
-    def resumable(self) -> Container[str]:
-        return self.study.resumable()
 
     def on_epoch(self, row: EpochRow) -> bool:
         goes_on = self.study.on_epoch(row)
