@@ -87,7 +87,7 @@ def run_search(
     Args:
         time_budget: seconds within which every epoch ends: none is started that takes longer than what is left, by
             the trial's last one; none: no limit.
-        disk_budget: bytes that the weights of ended trials may take; none: no limit.
+        disk_budget: bytes that weights and checkpoints may take; none: no limit (see `Pruned`).
         compute_hours: hours of GPUs, or without any of CPU cores, after which no epoch is started (see `Budgeted`).
         measured: train one step of each model first, and give each trial the share of a GPU that it needs.
         trackers: names of experiment trackers that every epoch is sent to.
@@ -320,7 +320,8 @@ def execute(
         KeyboardInterrupt: a second signal.
     """
     budget = None if compute_hours is None else Budgeted(study, compute_hours, resources)
-    trials = GivesUp(Pruned(budget or study, disk_budget))
+    baseline, cost = (study.baseline, study.space.search.cost) if isinstance(study, Search) else (None, None)
+    trials = GivesUp(Pruned(budget or study, disk_budget, baseline, cost))
     room = StopsWithoutRoom(trials)
     with (
         Upload(study.folder, resources.upload) as copy,

@@ -28,7 +28,7 @@ from harness.search.rungs import Verdict
 from harness.search.strategies import rung_rule
 from harness.search.values import Outcome, Picked
 from harness.store import EpochRow, Record, StudyFolder, TrialRow, experiment_text, write_text
-from harness.store.front import Costs, cost_of, front_of
+from harness.store.front import Costs, cost_of, ranking_of
 
 
 class Search:
@@ -220,6 +220,7 @@ class Search:
             trial_id in self.record.ended
             or trial_id in self.running
             or trial_id in self.paused
+            or trial_id in self.cut
             or any(trial_id == other.id for other in self._waiting)
         )
 
@@ -351,9 +352,8 @@ def ranked(folder: StudyFolder, rank: int) -> TrialRow:
     Raises:
         StudyError: the study has fewer ranked trials.
     """
-    ranking, cost = Record(folder).ranking(), _cost_objective(folder)
-    if cost is not None:
-        ranking = [row for row, _ in front_of(Record(folder), cost)]
+    cost = _cost_objective(folder)
+    ranking = ranking_of(Record(folder), cost)
     if rank > len(ranking):
         which = "with a score" if cost is None else "on its front"
         raise StudyError(
