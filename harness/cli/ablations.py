@@ -65,7 +65,7 @@ def ablate(
         int | None, typer.Option(min=2, help="Further seeds, up to this many, for arms that are not resolved.")
     ] = None,
     compute_hours: ComputeHours = None,
-    gpus_per_trial: Gpus = 0.0,
+    gpus_per_trial: Gpus = None,
     cpus_per_trial: Cpus = 1.0,
     concurrency: Concurrency = None,
     measure: Measure = False,

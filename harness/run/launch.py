@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -66,6 +67,9 @@ from harness.store.upload import Upload
 
 #: rows of the table of measured steps
 _SHOWN = 8
+_VISIBLE = "CUDA_VISIBLE_DEVICES"
+_ONE_GPU = "each trial gets one GPU; --gpus-per-trial 0.5: two share one, 0: on the CPU; --measure finds the share"
+_NO_GPU = "trials train on the CPU: there is no GPU"
 
 
 def run_search(
@@ -107,11 +111,11 @@ def run_search(
     if measured:
         resources, pace = fit_resources(resources, shapes_of(space), console)
     settings = SearchSettings(space=space, seed=seed, dataset=_dataset(space.experiment))
-    _connect(resources, console)
+    resources, on_gpus = _connect(resources, console)
     with _driving(folder, resume):
         asked = {"trials": space.search.trials, "time_budget_s": time_budget, "disk_budget_bytes": disk_budget}
         asked |= _if_given("compute_hours", compute_hours)
-        _open_folder(folder, settings, resources, console, notes, asked)
+        _open_folder(folder, settings, resources, console, notes + on_gpus, asked)
         search = Search(folder, space, seed, deadline, count_parameters=ParameterCounter())
         trials, epochs = space.search.trials, space.experiment.training.epochs
         print_forecast(search, resources, console, trials, epochs, pace, compute_hours)
@@ -193,10 +197,10 @@ def run_arms(
     dataset = _dataset(next(iter(arms.values())))
     settings = ReplicateSettings(arms=arms, seeds=len(seeds), first_seed=seeds[0], dataset=dataset)
     planned, epochs = len(arms) * len(seeds), max(e.training.epochs for e in arms.values())
-    _connect(resources, console)
+    resources, on_gpus = _connect(resources, console)
     with _driving(folder, resume):
         asked = {"seeds": len(seeds)} | _if_given("compute_hours", compute_hours)
-        _open_folder(folder, settings, resources, console, notes, asked)
+        _open_folder(folder, settings, resources, console, notes + on_gpus, asked)
         study = Replicates(folder, arms, seeds)
         print_forecast(study, resources, console, planned, epochs, pace, compute_hours)
         study.interrupted = execute(
@@ -205,14 +209,27 @@ def run_arms(
     return study
 
 
-def _connect(resources: Resources, console: Console) -> None:
-    """Start or join Ray where it is the executor: what it lacks is known before the first file is written."""
+def _connect(resources: Resources, console: Console) -> tuple[Resources, list[str]]:
+    """Start or join Ray where it is the executor: what it lacks is known before the first file is written.
+
+    Returns:
+        The resources with the GPUs of a trial, and what to say of them where they were not asked for.
+    """
+    settled = _with_gpus(resources)
     if resources.executor == "ray":
         # ray takes seconds to import, which the in-process executor need not pay
         from harness.run.ray_executor import connect
 
         with console.status("starting Ray" if resources.address is None else f"joining Ray at {resources.address}"):
-            connect(resources)
+            settled = connect(settled)
+    return settled, [_ONE_GPU if settled.gpus_per_trial else _NO_GPU] * (resources.gpus_per_trial is None)
+
+
+def _with_gpus(resources: Resources) -> Resources:
+    """One GPU for each trial where nothing was asked for and torch sees one; a cluster's are seen once it is joined."""
+    if resources.gpus_per_trial is not None or (resources.executor == "ray" and resources.address is not None):
+        return resources
+    return replace(resources, gpus_per_trial=float(torch.cuda.device_count() > 0))
 
 
 def run_ablation(
@@ -255,10 +272,10 @@ def run_ablation(
         resources, pace = fit_resources(resources, distinct_shapes(arms.values()), console)
     first = next(iter(arms.values()))
     settings = AblationSettings(ablation=ablation, scale=scale, seeds=replicates, race=race, dataset=_dataset(first))
-    _connect(resources, console)
+    resources, on_gpus = _connect(resources, console)
     with _driving(folder, resume):
         asked = {"seeds": replicates, "race": race} | _if_given("compute_hours", compute_hours)
-        _open_folder(folder, settings, resources, console, notes, asked)
+        _open_folder(folder, settings, resources, console, notes + on_gpus, asked)
         study = _ablation_study(folder, settings, console, race)
         tried = path_arms(len(ablation.factors)) if isinstance(study, GreedyPath) else len(arms)
         planned = max(replicates, race or 0) * tried
@@ -332,7 +349,7 @@ def execute(
         shown = Displayed(Displayed(Displayed(Stoppable(room, stop), progress), tracked), copy)
         if resources.executor == "inprocess":
             torch.set_num_threads(max(1, int(resources.cpus_per_trial)))
-            run_inprocess(shown)
+            run_inprocess(shown, resources.device)
         else:
             from harness.run.ray_executor import run_on_ray
 
@@ -385,22 +402,36 @@ def fit_resources(resources: Resources, shapes: list[Experiment], console: Conso
     Raises:
         StudyError: a shape that does not fit, or more than the share that was asked for.
     """
-    with console.status(f"measuring one step of {len(shapes)} models and sizes"):
+    asked = resources.gpus_per_trial
+    with console.status(f"measuring one step of {len(shapes)} models and sizes"), _gpus_hidden(asked == 0):
         found = measure_all(shapes, max(1, int(resources.cpus_per_trial)))
     console.print(measured_table(shapes, found))
     pace = measured_pace(shapes, found)
-    if pick_device().type == "cpu":
+    if asked == 0 or pick_device().type == "cpu":
         return resources, pace
     total = torch.cuda.get_device_properties(0).total_memory / 1e6
     share = max(gpu_share(one.peak_memory_mb or math.inf, total) for one in found)
-    asked = resources.gpus_per_trial
-    if 0 < asked < share:
+    if asked is not None and asked < share:
         raise StudyError(
             f"--gpus-per-trial {asked:g}: the largest model needs {share:g} of a GPU; ask for that, or leave it out"
         )
     share = asked or share
     console.print(f"each trial gets {share:g} of a GPU", highlight=False)
     return replace(resources, gpus_per_trial=share), pace
+
+
+@contextmanager
+def _gpus_hidden(hidden: bool) -> Iterator[None]:
+    """Let processes that are started meanwhile see no GPU."""
+    before = os.environ.get(_VISIBLE)
+    if hidden:
+        os.environ[_VISIBLE] = ""
+    try:
+        yield
+    finally:
+        if hidden:
+            os.environ.pop(_VISIBLE)
+            os.environ.update({} if before is None else {_VISIBLE: before})
 
 
 def measured_table(shapes: list[Experiment], found: list[Measured]) -> Table:
@@ -495,7 +526,7 @@ def _open_folder(
     folder.path.mkdir(parents=True, exist_ok=True)
     if (failed := failed_text(folder)) is not None:
         console.print(failed, highlight=False, markup=False, soft_wrap=True)
-    about = {"dataset": settings.dataset, "device": device_name(), "resources": asdict(resources)}
+    about = {"dataset": settings.dataset, "device": resources.device or device_name(), "resources": asdict(resources)}
     record_session(folder.provenance, asked, **about)
     write_text(folder.settings, dump_yaml(settings.model_dump(mode="json")))
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Protocol
 
 from harness.config import Trial
+from harness.errors import first_line
 from harness.store import EpochRow, Record, StudyFolder, TrialRow
 
 
@@ -104,19 +105,24 @@ class Resources:
     """What one trial takes, how many run at once, where, and where to the study is copied."""
 
     executor: str = "ray"
-    gpus_per_trial: float = 0.0
+    #: none: 1 where there is a GPU, which is settled before the first trial
+    gpus_per_trial: float | None = None
     cpus_per_trial: float = 1.0
     concurrency: int | None = None
     address: str | None = None
     #: URI that the study is copied to
     upload: str | None = None
 
+    @property
+    def device(self) -> str | None:
+        """Where trials train; none: on the GPU that their process sees, if any."""
+        return "cpu" if self.gpus_per_trial == 0 else None
+
 
 def describe_error(error: BaseException) -> str:
     """First line of what went wrong, with the type where it is not one of ours."""
-    first = (str(error).strip() or type(error).__name__).splitlines()[0]
     ours = type(error).__module__.startswith("harness.")
-    return first if ours else f"{type(error).__name__}: {first}"
+    return first_line(error) if ours else f"{type(error).__name__}: {first_line(error)}"
 
 
 def runs_path(folder: StudyFolder, trial_id: str) -> Path:

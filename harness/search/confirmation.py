@@ -165,7 +165,7 @@ def fresh_seed(folder: StudyFolder) -> int:
     settings = read_section(SearchSettings, folder.settings)
     studies = (folder, *confirmations(folder))
     rows = (row.seed for study in studies for row in study.trials.read())
-    asked = (s.first_seed + (s.seeds or 1) - 1 for s in map(read_asked, confirmations(folder)))
+    asked = (s.first_seed + s.seeds - 1 for s in map(read_asked, confirmations(folder)))
     # a search that draws the same values again takes the next seed for them
     taken = max(chain([settings.seed + settings.space.search.trials], rows, asked))
     return _SEEDS * (taken // _SEEDS + 1)
@@ -200,7 +200,7 @@ def read_one(folder: StudyFolder, study: StudyFolder) -> Confirmation:
     found: dict[str, TrialRow] = {}
     for row in ranking:
         found.setdefault(_fingerprint_of(row), row)
-    seeds = tuple(range(settings.first_seed, settings.first_seed + (settings.seeds or 1)))
+    seeds = tuple(range(settings.first_seed, settings.first_seed + settings.seeds))
     trials = []
     for arm, experiment in settings.arms.items():
         row = found.get(fingerprint(experiment))

@@ -180,11 +180,10 @@ def test_the_plan_of_a_search_is_its_spaces(folder, tiny_space):
     assert list(plan.rule().rungs) == [1]
 
 
-def test_a_training_is_planned_by_its_seeds_and_an_older_one_not_at_all(folder, tiny):
-    for seeds, planned in ((3, 3), (None, None)):
-        settings = ReplicateSettings(arms={"study": tiny()}, seeds=seeds, dataset="f00d")
-        write_text(folder.settings, dump_yaml(settings.model_dump(mode="json")))
-        assert read_asked(folder).plan == Plan("study", "training", planned, 3)
+def test_a_training_is_planned_by_its_seeds(folder, tiny):
+    settings = ReplicateSettings(arms={"study": tiny()}, seeds=3, dataset="f00d")
+    write_text(folder.settings, dump_yaml(settings.model_dump(mode="json")))
+    assert read_asked(folder).plan == Plan("study", "training", 3, 3)
 
 
 def ablation(**design) -> Ablation:
