@@ -18,11 +18,16 @@ class Budgeted(Wrapped):
 
     def __init__(self, study: Study, hours: float, resources: Resources) -> None:
         super().__init__(study)
-        self.hours, self.per_trial = hours, resources.gpus_per_trial or resources.cpus_per_trial
+        self.hours, self.per_trial = hours, resources.per_trial
         self.unit = "GPU-hours" if resources.gpus_per_trial else "CPU-core-hours"
         self.seconds = sum(row.seconds for rows in study.record.epochs.values() for row in rows)
         #: whether something was not started for it
         self.refused = False
+
+    @property
+    def allowed(self) -> float:
+        """Seconds that the epochs of all trials may take together."""
+        return 3600 * self.hours / self.per_trial
 
     @property
     def used(self) -> float:

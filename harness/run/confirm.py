@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
-from pydantic import TypeAdapter, ValidationError
 from rich.console import Console
 
 from harness.ablate import Replicates
@@ -12,6 +12,7 @@ from harness.config import CONFIRMED_TRIALS, Experiment, fingerprint
 from harness.errors import StudyError
 from harness.run.forecast import Pace, recorded_pace
 from harness.run.launch import check_folder, run_arms
+from harness.run.session import last_session
 from harness.run.study import Resources
 from harness.search.confirmation import (
     best_arms,
@@ -21,7 +22,7 @@ from harness.search.confirmation import (
     read_asked,
     read_one,
 )
-from harness.store import StudyFolder, last_session
+from harness.store import StudyFolder
 
 Arms = Mapping[str, Experiment]
 
@@ -66,17 +67,12 @@ def run_confirmation(
 
 
 def searched_with(folder: StudyFolder) -> Resources:
-    """What each trial of a search had, when it was started last; the usual where that is not known.
+    """What each trial of a search had, when it was started last.
 
     Raises:
         StudyError: provenance.json is damaged.
     """
-    known = last_session(folder.provenance).get("resources") or {}
-    try:
-        return TypeAdapter(Resources).validate_python({**known, "upload": None})
-    except ValidationError as error:
-        why = error.errors()[0]["msg"]
-        raise StudyError(f"{folder.provenance}: no resources of a trial ({why}); restore it, or remove it") from error
+    return replace(last_session(folder).resources, upload=None)
 
 
 def goes_on(folder: StudyFolder, top: int) -> bool:

@@ -342,7 +342,7 @@ def execute(
     room = StopsWithoutRoom(trials)
     with (
         Upload(study.folder, resources.upload) as copy,
-        Progress(console, study, planned, max_epochs) as progress,
+        Progress(console, study, planned, max_epochs, budget and budget.allowed) as progress,
         Tracked(trackers, study, facts_of, console) as tracked,
         stoppable(console) as stop,
     ):
@@ -380,7 +380,7 @@ def print_forecast(
     device_left = None
     if compute_hours is not None:
         budget = Budgeted(study, compute_hours, resources)
-        device_left = 3600 * (compute_hours - budget.used) / budget.per_trial
+        device_left = budget.allowed - budget.seconds
     line = forecast(tally, workers, pace, limits_of(tally, workers, pace, time_left, device_left))
     if line:
         console.print(line, highlight=False, markup=False, soft_wrap=True)

@@ -114,6 +114,11 @@ class Resources:
     upload: str | None = None
 
     @property
+    def per_trial(self) -> float:
+        """What device hours count of a trial: its GPUs, or where it has none its CPU cores."""
+        return self.gpus_per_trial or self.cpus_per_trial
+
+    @property
     def device(self) -> str | None:
         """Where trials train; none: on the GPU that their process sees, if any."""
         return "cpu" if self.gpus_per_trial == 0 else None

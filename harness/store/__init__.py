@@ -13,13 +13,13 @@ from harness.store.folders import (
     results_folder,
 )
 from harness.store.journal import Journal
-from harness.store.provenance import last_session, provenance, record_session
+from harness.store.provenance import provenance, record_session
 from harness.store.record import Record, best_epoch
 from harness.store.rows import EpochRow, Failure, TrialRow
 
 __all__ = [
     "BackgroundWriter", "EpochRow", "Failure", "Journal", "Record", "RunFolder", "StudyFolder", "TrialRow",
     "best_epoch", "check_links", "checked_name", "experiment_text", "find_study", "full_disk", "given_run",
-    "is_full_disk", "last_session", "newest_study", "provenance", "record_session", "results_folder", "write_bytes",
+    "is_full_disk", "newest_study", "provenance", "record_session", "results_folder", "write_bytes",
     "write_json", "write_text",
 ]  # fmt: skip

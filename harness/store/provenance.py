@@ -59,16 +59,6 @@ def record_session(path: Path, asked: Mapping[str, Any], **facts: Any) -> None:
     write_json(path, {**first, "sessions": [*first.get("sessions", []), session]})
 
 
-def last_session(path: Path) -> dict[str, Any]:
-    """What the last start of a study's driver noted in provenance.json; empty where there is none.
-
-    Raises:
-        StudyError: the file is damaged.
-    """
-    sessions = _read(path).get("sessions") if path.exists() else None
-    return sessions[-1] if sessions else {}
-
-
 def _read(path: Path) -> dict[str, Any]:
     try:
         return json.loads(path.read_text())

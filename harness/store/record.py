@@ -50,7 +50,7 @@ class Record:
             score=best.score if best else None,
             best_epoch=best.epoch if best else None,
             epochs=sum(r.epoch > 0 for r in rows),
-            seconds=sum(r.train_seconds + r.val_seconds for r in rows),
+            seconds=sum(r.seconds for r in rows),
             error=error,
             out_of_memory=isinstance(error, Failure) and error.cause == "memory",
         )

@@ -157,7 +157,7 @@ def test_what_each_trial_gets_is_what_it_had_in_the_search(searched):
     assert searched_with(searched) == Resources("inprocess", 0.5, 4.0)
     about["sessions"][-1]["resources"] = {"gpus_per_trial": "many"}
     searched.provenance.write_text(json.dumps(about))
-    with pytest.raises(StudyError, match="provenance.json: no resources of a trial .*restore it, or remove it"):
+    with pytest.raises(StudyError, match="provenance.json: damaged .*restore it, or remove it"):
         searched_with(searched)
     searched.provenance.unlink()
     assert searched_with(searched) == Resources()
