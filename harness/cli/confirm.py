@@ -67,8 +67,7 @@ def confirm(
         measured=measure,
         trackers=tracker or (),
     )
-    if not run.interrupted:
-        print_page(folder)
+    print_page(folder)
     exit_study(None, interrupted=run.interrupted and bool(run.waiting), rows=run.record.ended.values())
 
 

@@ -31,6 +31,7 @@ from harness.cli.outcome import (
     print_next,
     print_next_of_training,
     print_page,
+    print_stopped_higher,
     print_unreached,
 )
 from harness.config import CONFIRMED_TRIALS, visible
@@ -112,6 +113,7 @@ def search(
             trackers=tracker or (),
         )
     console.print(search_summary(folder))
+    print_stopped_higher(folder)
     if confirm is None:
         print_next(folder)
     print_failures(folder)
@@ -132,8 +134,7 @@ def search(
         )
         study.interrupted |= run.interrupted
         rows += run.record.ended.values()
-    if not study.interrupted:
-        print_page(folder, upload)
+    print_page(folder, upload)
     exit_study(folder.name, interrupted=study.interrupted and left, rows=rows)
 
 
@@ -180,5 +181,5 @@ def train(
     print_failures(folder)
     if not study.interrupted:
         print_next_of_training(folder)
-        print_page(folder, upload)
+    print_page(folder, upload)
     exit_study(folder.name, interrupted=study.interrupted and bool(study.waiting), rows=study.record.ended.values())

@@ -25,6 +25,7 @@ class Session:
 
     resources: Resources = field(default_factory=Resources)
     asked: Limits = field(default_factory=Limits)
+    command: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
