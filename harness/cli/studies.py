@@ -68,7 +68,9 @@ def search(
             "search alone.",
         ),
     ] = None,
-    disk_gb: Annotated[float | None, typer.Option(min=0, help="Room for weights; the best trials keep theirs.")] = None,
+    disk_gb: Annotated[
+        float | None, typer.Option(min=0, help="Room for weights and checkpoints; the best trials keep theirs.")
+    ] = None,
     gpus_per_trial: Gpus = None,
     cpus_per_trial: Cpus = 1.0,
     concurrency: Concurrency = None,

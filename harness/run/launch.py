@@ -62,6 +62,7 @@ from harness.run.study import Displayed, Resources, Study
 from harness.run.trackers import Tracked, check_trackers
 from harness.run.worker import pick_device
 from harness.search import Search
+from harness.search.strategies import prior_notes
 from harness.store import StudyFolder, TrialRow, check_links, record_session, write_text
 from harness.store.upload import Upload
 
@@ -105,6 +106,7 @@ def run_search(
     check_resources(resources)
     check_trackers(trackers)
     space, notes = settle_space(space)
+    notes += prior_notes(space)
     with decoding(console) as shown:
         decode_frames(space, shown)
     pace = None
