@@ -66,6 +66,8 @@ class Best:
     score: float
     epoch: int
     picked: Mapping[str, Any]
+    #: early: trials that ran to their end come before it in the ranking
+    stopped: bool = False
 
 
 @dataclass(frozen=True)
@@ -223,7 +225,10 @@ class Tally:
         bad = ("failed", "infeasible")
         sound = (trial for trial in self.trials.values() if trial.row is None or trial.row.outcome not in bad)
         best = max((trial for trial in sound if trial.best), key=lambda trial: trial.best[0], default=None)
-        return None if best is None else Best(best.trial, best.number, *best.best, best.picked)
+        if best is None:
+            return None
+        stopped = best.row is not None and best.row.outcome == "stopped"
+        return Best(best.trial, best.number, *best.best, best.picked, stopped)
 
     def _rung(self, epoch: int, waiting: list[TrialState]) -> RungShown:
         scores = self.rule.rungs[epoch]

@@ -153,8 +153,9 @@ def test_an_existing_name_is_refused_without_resume_and_a_new_one_with_it(harnes
     assert (said.code, results.exists()) == (2, False)
     assert "--resume: there is no study at" in said.err
     (results / "old").mkdir(parents=True)
+    (results / "old" / "thesis.txt").touch()
     said = harness(*words, "--name", "old")
-    assert (said.code, list((results / "old").iterdir())) == (2, [])
+    assert (said.code, [path.name for path in (results / "old").iterdir()]) == (2, ["thesis.txt"])
     assert "study 'old' already exists" in said.err
 
 

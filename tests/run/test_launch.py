@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -10,8 +12,9 @@ import torch
 from harness.ablate import Replicates
 from harness.config import Experiment, ReplicateSettings, SearchSettings, read_section
 from harness.errors import StudyError
-from harness.run import Resources, run_replicates, run_search
+from harness.run import Resources, launch, run_replicates, run_search
 from harness.run.inprocess import run_inprocess
+from harness.run.measure import Measured
 from harness.store import StudyFolder
 
 HERE = Resources("inprocess")
@@ -157,3 +160,22 @@ def test_without_a_share_of_a_gpu_a_trial_trains_on_the_cpu_although_its_process
     study.path.mkdir(parents=True)
     run_inprocess(Replicates(study, {"arm": tiny()}, range(1)), Resources(gpus_per_trial=gpus).device)
     assert devices == [device]
+
+
+@pytest.mark.parametrize(("asked", "each", "visible"), [(None, 0.3333, "7"), (0.5, 0.5, "7"), (0.0, 0.0, "")])
+def test_measuring_gives_the_share_that_a_trial_needs_and_uses_no_gpu_for_trials_that_get_none(
+    asked, each, visible, tiny, console, monkeypatch
+):
+    seen = []
+
+    def measure_all(shapes, threads):
+        seen.append(os.environ["CUDA_VISIBLE_DEVICES"])
+        return [Measured(1000, 10.0, 5000.0) for _ in shapes]
+
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "7")
+    monkeypatch.setattr(launch, "measure_all", measure_all)
+    monkeypatch.setattr(launch, "pick_device", lambda: torch.device("cuda"))
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda index: SimpleNamespace(total_memory=24e9))
+    found, _ = launch.fit_resources(Resources(gpus_per_trial=asked), [tiny()], console)
+    assert found.gpus_per_trial == each
+    assert seen == [visible] and os.environ["CUDA_VISIBLE_DEVICES"] == "7"

@@ -95,6 +95,9 @@ def test_the_best_is_the_highest_score_of_any_epoch_of_trials_that_did_not_fail(
     tally.ended(end("b", "failed", 1))
     best = tally.snapshot("running", 0.0).best
     assert (best.trial, best.number, best.score, best.epoch, best.picked) == ("a", 97, 0.6, 2, {"lr": "a"})
+    assert not best.stopped
+    tally.ended(end("a", "stopped", 3))
+    assert tally.snapshot("running", 0.0).best.stopped
 
 
 def test_a_rung_tells_who_came_who_waits_who_went_on_and_who_was_stopped():
