@@ -12,6 +12,11 @@ HarnessError               exit code 2: bad input, nothing was started
 """
 
 
+def first_line(error: BaseException) -> str:
+    """What an error says in one line; one that says nothing is named by its type."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
 class HarnessError(Exception):
     """What was given, the rule it breaks, and the fix, in one message."""
 

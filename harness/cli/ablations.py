@@ -66,7 +66,7 @@ def ablate(
         int | None, typer.Option(min=2, help="Further seeds, up to this many, for arms that are not resolved.")
     ] = None,
     compute_hours: ComputeHours = None,
-    gpus_per_trial: Gpus = 0.0,
+    gpus_per_trial: Gpus = None,
     cpus_per_trial: Cpus = 1.0,
     concurrency: Concurrency = None,
     measure: Measure = False,
@@ -101,8 +101,10 @@ def ablate(
             resume=resume,
             trackers=tracker or (),
         )
-    # who stops it wants it to end: tables and plots are made when it goes on, or by `harness report ablation`
-    exit_study(folder.name, interrupted=study.interrupted, rows=())
+    if study.interrupted:
+        # who stops it wants it to end: tables and plots are made when it goes on, or by `harness report ablation`
+        print_page(folder)
+        exit_study(folder.name, interrupted=True, rows=())
     draw_pictures(folder)
     records = _write_reports(folder)
     console.print(ablation_summary(records))
@@ -136,9 +138,9 @@ def report_ablation(study: Annotated[str, typer.Argument(help="Study name or fol
 
 @report.command()
 def published(
-    output: Annotated[Path, typer.Option("--output", "-o", help="Folder to write into.")] = Path(
-        "results/published-tables"
-    ),
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Folder to write into; none: published-tables of the results.")
+    ] = None,
     reproduced: Annotated[
         str | None, typer.Option(help="An ablation of one system's phases, set beside the published scores.")
     ] = None,
@@ -151,8 +153,9 @@ def published(
     from harness.report.published import published_tables, write_published
     from harness.report.records import read_ablation
     from harness.report.reproduced import reproduced_scores
-    from harness.store import find_study
+    from harness.store import find_study, results_folder
 
+    output = output or results_folder() / "published-tables"
     scores = None
     if reproduced is not None:
         known = {(row[0], row[1]) for row in published_tables(PUBLISHED)["headlines"].rows}

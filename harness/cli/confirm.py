@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from dataclasses import replace
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from harness.cli.app import app, console, exit_study, print_resume, shown_on
-from harness.cli.options import Address, ComputeHours, Concurrency, Cpus, Executor, Gpus, Measure, Quiet, Tracker
+from harness.cli.options import ComputeHours, Measure, Quiet, Tracker
 from harness.cli.outcome import failures_shown, print_failures, print_page
 from harness.cli.pictures import draw_pictures
 from harness.config import CONFIRMED_TRIALS
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
     from harness.run import Resources
     from harness.store import StudyFolder
 
+_AS_SEARCHED = "none: as in the search."
+
 
 @app.command()
 def confirm(
@@ -29,23 +32,31 @@ def confirm(
     top: Annotated[int, typer.Option(min=1, help="How many of the best; with --resume: those it began with.")] = (
         CONFIRMED_TRIALS
     ),
-    gpus_per_trial: Gpus = 0.0,
-    cpus_per_trial: Cpus = 1.0,
-    concurrency: Concurrency = None,
+    gpus_per_trial: Annotated[float | None, typer.Option(min=0, help=f"GPUs of one trial; {_AS_SEARCHED}")] = None,
+    cpus_per_trial: Annotated[
+        float | None, typer.Option(min=0.1, help=f"CPU cores of one trial; {_AS_SEARCHED}")
+    ] = None,
+    concurrency: Annotated[int | None, typer.Option(min=1, help=f"Trials at once; {_AS_SEARCHED}")] = None,
     compute_hours: ComputeHours = None,
     measure: Measure = False,
-    address: Address = None,
-    executor: Executor = "ray",
+    address: Annotated[str | None, typer.Option(help=f"Ray cluster to join; {_AS_SEARCHED}")] = None,
+    executor: Annotated[
+        Literal["ray", "inprocess"] | None, typer.Option(help=f"Where trials run; {_AS_SEARCHED}")
+    ] = None,
     tracker: Tracker = None,
     quiet: Quiet = False,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the last confirmation of this search.")] = False,
 ) -> None:
     """Train the best trials of a search again with seeds that none had, and rank them by what they reach then."""
-    from harness.run import Resources
+    from harness.run.confirm import searched_with
     from harness.store import find_study
 
     folder = find_study(study)
-    resources = Resources(executor, gpus_per_trial, cpus_per_trial, concurrency, address)
+    given = {
+        "executor": executor, "gpus_per_trial": gpus_per_trial, "cpus_per_trial": cpus_per_trial,
+        "concurrency": concurrency, "address": address,
+    }  # fmt: skip
+    resources = replace(searched_with(folder), **{name: value for name, value in given.items() if value is not None})
     run = confirm_search(
         folder,
         resources,
@@ -59,7 +70,7 @@ def confirm(
     )
     if not run.interrupted:
         draw_pictures(folder)
-        print_page(folder)
+    print_page(folder)
     exit_study(None, interrupted=run.interrupted and bool(run.waiting), rows=run.record.ended.values())
 
 

@@ -12,7 +12,10 @@ Set = Annotated[
     list[str] | None, typer.Option("--set", metavar="FIELD=VALUE", help="Override one field; may be repeated.")
 ]
 Name = Annotated[str | None, typer.Option(help="Study name: the folder under results/.")]
-Gpus = Annotated[float, typer.Option(min=0, help="GPUs of one trial; 0.5: two trials share one.")]
+Gpus = Annotated[
+    float | None,
+    typer.Option(min=0, help="GPUs of one trial; 0.5: two share one; 0: train on the CPU; none: 1 where there is one."),
+]
 Cpus = Annotated[float, typer.Option(min=0.1, help="CPU cores of one trial.")]
 Concurrency = Annotated[int | None, typer.Option(min=1, help="Trials at once; none: as many as fit.")]
 Address = Annotated[str | None, typer.Option(help="Ray cluster to join, e.g. auto; none: this machine alone.")]

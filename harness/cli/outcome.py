@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from harness.cli.app import INTERRUPTED, console, print_resume
-from harness.errors import TrainingError
+from harness.errors import DiskFull, TrainingError
 
 if TYPE_CHECKING:
     from harness.store import StudyFolder
@@ -30,6 +30,21 @@ def print_unreached(folder: StudyFolder) -> None:
 
     if (found := unreached(folder)) is not None:
         console.print(found, soft_wrap=True)
+
+
+def print_stopped_higher(folder: StudyFolder) -> None:
+    """That the first was not the highest, where a trial that was stopped early had a higher score."""
+    from harness.store import Record
+
+    ranking = Record(folder).ranking()
+    highest = max(ranking, key=lambda row: row.score, default=None)
+    if highest is not None and highest.score > ranking[0].score:
+        console.print(
+            f"trial {ranking[0].number} is the best of those trained to the end; trial {highest.number} scored "
+            f"{highest.score:.4f} and was stopped after {highest.epochs} epochs",
+            highlight=False,
+            soft_wrap=True,
+        )
 
 
 def print_next(folder: StudyFolder) -> None:
@@ -75,15 +90,18 @@ def print_page(folder: StudyFolder, upload: str | None = None) -> None:
 
 @contextmanager
 def failures_shown(folder: StudyFolder, how_to_go_on: Callable[[], None] | None = None) -> Iterator[None]:
-    """For a study that ends without a summary: its failed trials where it gives up, how to go on if stopped at once.
+    """For a study that ends without a summary: failures and page where it gives up, how to go on if stopped at once.
 
     Args:
         how_to_go_on: prints the command that does; none: this one with the study's name and --resume.
     """
     try:
         yield
-    except TrainingError:
+    except TrainingError as error:
         print_failures(folder)
+        # a page would find no room either
+        if folder.settings.exists() and not isinstance(error, DiskFull):
+            print_page(folder)
         raise
     except KeyboardInterrupt:
         if folder.settings.exists():

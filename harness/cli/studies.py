@@ -31,6 +31,7 @@ from harness.cli.outcome import (
     print_next,
     print_next_of_training,
     print_page,
+    print_stopped_higher,
     print_unreached,
 )
 from harness.cli.pictures import draw_pictures
@@ -68,8 +69,10 @@ def search(
             "search alone.",
         ),
     ] = None,
-    disk_gb: Annotated[float | None, typer.Option(min=0, help="Room for weights; the best trials keep theirs.")] = None,
-    gpus_per_trial: Gpus = 0.0,
+    disk_gb: Annotated[
+        float | None, typer.Option(min=0, help="Room for weights and checkpoints; the best trials keep theirs.")
+    ] = None,
+    gpus_per_trial: Gpus = None,
     cpus_per_trial: Cpus = 1.0,
     concurrency: Concurrency = None,
     measure: Measure = False,
@@ -113,6 +116,7 @@ def search(
             trackers=tracker or (),
         )
     console.print(search_summary(folder))
+    print_stopped_higher(folder)
     if confirm is None:
         print_next(folder)
     print_failures(folder)
@@ -135,7 +139,7 @@ def search(
         rows += run.record.ended.values()
     if not study.interrupted:
         draw_pictures(folder)
-        print_page(folder, upload)
+    print_page(folder, upload)
     exit_study(folder.name, interrupted=study.interrupted and left, rows=rows)
 
 
@@ -147,7 +151,7 @@ def train(
     name: Name = None,
     seeds: Annotated[int, typer.Option(min=1, help="Trainings, with seeds 0, 1, ...")] = 3,
     compute_hours: ComputeHours = None,
-    gpus_per_trial: Gpus = 0.0,
+    gpus_per_trial: Gpus = None,
     cpus_per_trial: Cpus = 1.0,
     concurrency: Concurrency = None,
     measure: Measure = False,
@@ -183,5 +187,5 @@ def train(
     if not study.interrupted:
         print_next_of_training(folder)
         draw_pictures(folder)
-        print_page(folder, upload)
+    print_page(folder, upload)
     exit_study(folder.name, interrupted=study.interrupted and bool(study.waiting), rows=study.record.ended.values())

@@ -13,10 +13,14 @@ from harness.cli.app import app, console
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
+    from harness.run.folder_view import FolderView
     from harness.run.snapshot import Snapshot
+    from harness.store import StudyFolder
 
 #: seconds between two looks into the folder
 _EVERY = 1.0
+#: seconds in which the confirmation that a search was asked for begins: its frames are looked at, and Ray starts
+_PATIENCE = 60.0
 
 
 @app.command()
@@ -26,20 +30,45 @@ def watch(
         bool, typer.Option("--once", help="Show it once and end; so always where it is no terminal.")
     ] = False,
 ) -> None:
-    """Show a study from a second terminal, live; Ctrl-C ends the view, not the study."""
+    """Show a study from a second terminal, live, to its end; Ctrl-C ends the view, not the study."""
     from harness.run.folder_view import FolderView
     from harness.store import find_study
 
-    view = FolderView(find_study(study))
+    folder = find_study(study)
+    view = FolderView(folder)
     snapshot = view.look()
     if once or not console.is_terminal:
         console.print(_drawn(snapshot))
         return
-    with Live(_drawn(snapshot), console=console, auto_refresh=False) as live:
-        while snapshot.status != "finished":
-            time.sleep(_EVERY)
-            snapshot = view.look()
-            live.update(_drawn(snapshot), refresh=True)
+    with Live(console=console, auto_refresh=False) as live:
+        _follow(view, snapshot, live)
+        if (confirmation := _confirmation_of(folder)) is not None:
+            view = FolderView(confirmation)
+            _follow(view, view.look(), live)
+
+
+def _follow(view: FolderView, snapshot: Snapshot, live: Live) -> None:
+    """Show a study for as long as a process drives it."""
+    live.update(_drawn(snapshot), refresh=True)
+    while snapshot.status == "running":
+        time.sleep(_EVERY)
+        snapshot = view.look()
+        live.update(_drawn(snapshot), refresh=True)
+
+
+def _confirmation_of(folder: StudyFolder) -> StudyFolder | None:
+    """The confirmation of a search that a process drives; where the search's command asked for it, once it begins."""
+    from harness.run.driver_lock import is_driven
+    from harness.run.session import last_session
+    from harness.search.confirmation import confirmations
+
+    asked = any(word.split("=")[0] == "--confirm" for word in last_session(folder).command)
+    until = time.monotonic() + (_PATIENCE if asked else 0.0)
+    while True:
+        found = [study for study in confirmations(folder)[-1:] if is_driven(study)]
+        if found or time.monotonic() >= until:
+            return found[0] if found else None
+        time.sleep(_EVERY)
 
 
 def _drawn(snapshot: Snapshot) -> RenderableType:

@@ -35,7 +35,7 @@ class ReplicateSettings(Section):
 
     kind: Literal["replicates"] = "replicates"
     arms: dict[Name, Experiment] = Field(min_length=1, description="name to Experiment, weights settled")
-    seeds: int | None = Field(None, ge=1, description="trainings of each; none: not written down")
+    seeds: int = Field(ge=1, description="trainings of each")
     first_seed: int = Field(0, ge=0, description="seed of the first training; the others follow")
     dataset: str = Field(description="fingerprint of the frames")
 

@@ -8,6 +8,7 @@ from importlib import import_module
 from typing import Any
 
 from harness.doctor.ask import tell
+from harness.errors import first_line
 
 
 def torch() -> dict[str, Any]:
@@ -22,7 +23,7 @@ def torch() -> dict[str, Any]:
             works = "" if float((side @ side).sum()) == 64**3 else "a product on it is wrong"
             free, total = torch.cuda.mem_get_info(index)
         except RuntimeError as error:
-            works, free, total = str(error).strip().splitlines()[0], 0, 0
+            works, free, total = first_line(error), 0, 0
         name = torch.cuda.get_device_name(index)
         gpus.append({"name": name, "free": free, "total": total, "error": works})
     return {"version": torch.__version__, "cuda": torch.version.cuda, "threads": torch.get_num_threads(), "gpus": gpus}
@@ -42,7 +43,7 @@ def ray() -> dict[str, Any]:
     """Version, and the seconds until a local Ray with one core has run one function."""
     ray = import_module("ray")
     started = time.perf_counter()
-    # the object store at its least, as in harness.run.ray_executor
+    # the object store at its least, as in harness.run.cluster
     options = {"num_cpus": 1, "num_gpus": 0, "include_dashboard": False, "object_store_memory": 100 * 2**20}
     ray.init(address="local", log_to_driver=False, logging_level="ERROR", **options)
     try:

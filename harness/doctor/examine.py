@@ -42,7 +42,7 @@ def examine(spaces: Sequence[Path] = (), data: Path | None = None, taxonomy: str
             *machine.folders(),
             *machine.memory(),
             machine.handles(),
-            machine.letters(),
+            machine.text_encoding(),
         )
         torch, images, ray, *others = answers
         for answer in (torch, images, ray):

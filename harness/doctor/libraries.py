@@ -9,6 +9,7 @@ from pathlib import Path
 
 from harness.doctor.ask import Answer, ask
 from harness.doctor.check import Check, bad, ok, warn
+from harness.errors import first_line
 
 _GB = 10**9
 #: share of a GPU's memory that may be taken by others
@@ -18,7 +19,15 @@ _LISTED = 5
 
 def torch() -> list[Check]:
     """PyTorch, and every GPU that it sees."""
-    return torch_checks(ask("harness.doctor.answers", "torch"), nvidia_gpus())
+    answer = ask("harness.doctor.answers", "torch")
+    try:
+        return torch_checks(answer, nvidia_gpus())
+    except (subprocess.TimeoutExpired, OSError) as error:
+        remedy = "see what the kernel says: dmesg | grep -i -e nvrm -e xid; restart the driver or the machine"
+        return [
+            *torch_checks(answer, []),
+            bad("GPU driver", f"nvidia-smi does not answer: {first_line(error)}", remedy),
+        ]
 
 
 def torch_checks(answer: Answer, driver: list[str]) -> list[Check]:
@@ -96,7 +105,11 @@ def dataset_checks(answer: Answer, folder: Path) -> list[Check]:
 
 
 def nvidia_gpus() -> list[str]:
-    """The GPUs that NVIDIA's driver lists, a line each; none without a driver."""
+    """The GPUs that NVIDIA's driver lists, a line each; none without a driver.
+
+    Raises:
+        TimeoutExpired, OSError: its tool hangs, or cannot be run.
+    """
     program = shutil.which("nvidia-smi")
     if program is None:
         return []

@@ -1,4 +1,4 @@
-"""Checks that need no library: Python, what is installed, disk, memory, handles, letters."""
+"""Checks that need no library: Python, what is installed, disk, memory, handles, text encoding."""
 
 from __future__ import annotations
 
@@ -60,12 +60,16 @@ def packages(installed: Mapping[str, str] | None = None, required: list[str] | N
 def extras(installed: Mapping[str, str] | None = None) -> Check:
     """What only some options need; nothing is wrong without them."""
     installed = _installed() if installed is None else installed
-    needs = {"--onnx": ("onnx", "onnxscript", "onnxruntime"), "dashboard": ("optuna-dashboard",)}
+    needs = {
+        "--onnx": ("onnx", "onnxscript", "onnxruntime"),
+        "--tracker": ("tensorboard", "mlflow-skinny", "wandb"),
+        "dashboard": ("optuna-dashboard",),
+    }
     here = [name for name, those in needs.items() if all(one in installed for one in those)]
     gone = {name: [one for one in those if one not in installed] for name, those in needs.items() if name not in here}
     parts = [f"{name} works" for name in here] + [f"{name} lacks {', '.join(m)}" for name, m in gone.items()]
     if gone:
-        parts.append("pip install 'harness[onnx,dashboard]' adds them")
+        parts.append("pip install 'harness[onnx,trackers,dashboard]' adds them")
     return ok("optional", "; ".join(parts))
 
 
@@ -106,7 +110,7 @@ def handles() -> Check:
     return (bad if soft < _FEWEST else warn)("open files", f"{found}: few for Ray with many workers", remedy)
 
 
-def letters(encodings: Mapping[str, str] | None = None) -> Check:
+def text_encoding(encodings: Mapping[str, str] | None = None) -> Check:
     """Whether files and the screen are UTF-8.
 
     Args:
@@ -119,9 +123,9 @@ def letters(encodings: Mapping[str, str] | None = None) -> Check:
     }
     others = {use: name for use, name in encodings.items() if name.lower().replace("-", "") != "utf8"}
     if not others:
-        return ok("letters", "UTF-8")
+        return ok("text encoding", "UTF-8")
     found = ", ".join(f"{use} {name}" for use, name in others.items())
-    return warn("letters", f"not UTF-8: {found}", "export LC_ALL=C.UTF-8 PYTHONUTF8=1")
+    return warn("text encoding", f"not UTF-8: {found}", "export LC_ALL=C.UTF-8 PYTHONUTF8=1")
 
 
 def ray_cluster(temporary: Path | None = None, processes: Path = Path("/proc")) -> Check:

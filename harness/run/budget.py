@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Container
-
 from harness.config import Trial
-from harness.run.study import Resources, Study
+from harness.run.study import Resources, Study, Wrapped
 from harness.search import Search
-from harness.store import EpochRow, TrialRow
+from harness.store import EpochRow
 
 
-class Budgeted:
+class Budgeted(Wrapped):
     """A study that starts no epoch once its finished epochs have used so many hours of its devices.
 
     What counts: seconds of set-up, training and validation of every epoch in the journal, those of earlier sessions
@@ -19,12 +17,17 @@ class Budgeted:
     """
 
     def __init__(self, study: Study, hours: float, resources: Resources) -> None:
-        self.study, self.folder, self.record = study, study.folder, study.record
-        self.hours, self.per_trial = hours, resources.gpus_per_trial or resources.cpus_per_trial
+        super().__init__(study)
+        self.hours, self.per_trial = hours, resources.per_trial
         self.unit = "GPU-hours" if resources.gpus_per_trial else "CPU-core-hours"
         self.seconds = sum(row.all_seconds for rows in study.record.epochs.values() for row in rows)
         #: whether something was not started for it
         self.refused = False
+
+    @property
+    def allowed(self) -> float:
+        """Seconds that the epochs of all trials may take together."""
+        return 3600 * self.hours / self.per_trial
 
     @property
     def used(self) -> float:
@@ -41,9 +44,6 @@ class Budgeted:
     def waits(self) -> bool:
         return self.used < self.hours and self.study.waits()
 
-    def resumable(self) -> Container[str]:
-        return self.study.resumable()
-
     def on_epoch(self, row: EpochRow) -> bool:
         known = self.record.epochs.get(row.trial)
         # a resumed training yields the row of its last checkpoint again
@@ -52,9 +52,6 @@ class Budgeted:
         goes_on = self.study.on_epoch(row)
         self.refused |= goes_on and self.used >= self.hours
         return goes_on and self.used < self.hours
-
-    def on_end(self, trial_id: str, error: str | None = None) -> TrialRow | None:
-        return self.study.on_end(trial_id, error)
 
     def said(self, planned: int) -> str | None:
         """What to say at the end; none where the budget kept nothing back."""

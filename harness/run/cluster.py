@@ -15,6 +15,7 @@ import time
 import uuid
 import warnings
 from collections.abc import Callable
+from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
@@ -22,7 +23,8 @@ from typing import Any
 
 # read by ray when it is imported
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+# a worker that was given no GPU sees none
+os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "1")
 # without it, Ray does not show its token to a cluster that is joined by an address, and is refused; set after ray has
 # read it, it would be half in force
 if "ray" not in sys.modules:
@@ -33,7 +35,7 @@ from ray._private import ray_constants
 from ray.exceptions import AuthenticationError, RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from harness.errors import StudyError
+from harness.errors import StudyError, first_line
 from harness.run.study import Resources
 
 _log = logging.getLogger(__name__)
@@ -47,8 +49,11 @@ _ANSWER = 120.0
 _SHOWN = 15.0
 
 
-def connect(resources: Resources) -> None:
+def connect(resources: Resources) -> Resources:
     """Start a local Ray, or join the cluster at `resources.address`.
+
+    Returns:
+        The resources, one GPU for each trial where none was asked for and a node has one.
 
     Raises:
         StudyError: the cluster cannot be reached, refuses the token or does not have what one trial asks for.
@@ -59,11 +64,15 @@ def connect(resources: Resources) -> None:
         close_token_file()
     else:
         _join(resources.address)
+    if resources.gpus_per_trial is None:
+        gpus = any(node["Resources"].get("GPU", 0) >= 1 for node in alive_nodes())
+        resources = replace(resources, gpus_per_trial=float(gpus))
     try:
         fitting(resources)
     except StudyError:
         ray.shutdown()
         raise
+    return resources
 
 
 def _on_loopback_only(alone: bool) -> None:
@@ -83,7 +92,7 @@ def _join(address: str) -> None:
         _init(address)
     except (ConnectionError, AuthenticationError) as error:
         raise StudyError(
-            f"--address {address}: no Ray cluster there that this machine may join ({str(error).splitlines()[0]}); "
+            f"--address {address}: no Ray cluster there that this machine may join ({first_line(error)}); "
             "start one with `ray start --head`, put its token (~/.ray/auth_token of its head) into this machine's "
             "~/.ray/auth_token or RAY_AUTH_TOKEN (with RAY_AUTH_MODE=token), or leave --address out to use this "
             "machine alone"
@@ -114,8 +123,8 @@ def fitting(resources: Resources) -> int:
     if fits < 1:
         have = "; ".join(f"{n['Resources'].get('CPU', 0):g} and {n['Resources'].get('GPU', 0):g}" for n in nodes)
         raise StudyError(
-            f"one trial asks for {resources.cpus_per_trial:g} CPUs and {resources.gpus_per_trial:g} GPUs; Ray's nodes "
-            f"have {have}: lower --cpus-per-trial or --gpus-per-trial"
+            f"one trial asks for {resources.cpus_per_trial:g} CPUs and {resources.gpus_per_trial or 0:g} GPUs; Ray's "
+            f"nodes have {have}: lower --cpus-per-trial or --gpus-per-trial"
         )
     return fits
 
@@ -127,7 +136,7 @@ def alive_nodes() -> list[dict[str, Any]]:
 
 def _fitting_on(node: dict[str, Any], resources: Resources) -> int:
     # node by node: a trial does not spread over two
-    asked = {"CPU": resources.cpus_per_trial, "GPU": resources.gpus_per_trial}
+    asked = {"CPU": resources.cpus_per_trial, "GPU": resources.gpus_per_trial or 0.0}
     have = node["Resources"]
     return min(math.floor(have.get(kind, 0) / amount + 1e-9) for kind, amount in asked.items() if amount > 0)
 
@@ -181,7 +190,7 @@ def _check(node: str, answer: ray.ObjectRef, probe: Path) -> None:
         seen, there = ray.get(answer, timeout=_ANSWER)
     except RayError as error:
         raise StudyError(
-            f"node {node} does not answer ({type(error).__name__}: {str(error).splitlines()[0]}); look at it with "
+            f"node {node} does not answer ({type(error).__name__}: {first_line(error)}); look at it with "
             "`ray status`, mend it or take it out of the cluster"
         ) from error
     _, here = _looker()(str(probe), 0)

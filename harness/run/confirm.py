@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from rich.console import Console
 
 from harness.ablate import Replicates
-from harness.config import Experiment, fingerprint
+from harness.config import CONFIRMED_TRIALS, Experiment, fingerprint
 from harness.errors import StudyError
 from harness.run.forecast import Pace, recorded_pace
 from harness.run.launch import check_folder, run_arms
+from harness.run.session import last_session
 from harness.run.study import Resources
 from harness.search.confirmation import (
     best_arms,
@@ -31,7 +33,7 @@ def run_confirmation(
     console: Console,
     *,
     seeds: int | None = None,
-    top: int = 5,
+    top: int = CONFIRMED_TRIALS,
     compute_hours: float | None = None,
     measured: bool = False,
     resume: bool = False,
@@ -64,6 +66,15 @@ def run_confirmation(
     )
 
 
+def searched_with(folder: StudyFolder) -> Resources:
+    """What each trial of a search had, when it was started last.
+
+    Raises:
+        StudyError: provenance.json is damaged.
+    """
+    return replace(last_session(folder).resources, upload=None)
+
+
 def goes_on(folder: StudyFolder, top: int) -> bool:
     """Whether the last confirmation of a search is not finished, or is one of the trials that are the best now."""
     before = confirmations(folder)
@@ -75,7 +86,7 @@ def _begun(folder: StudyFolder, seeds: int | None) -> tuple[StudyFolder, Arms, i
     if not before:
         raise StudyError(f"--resume: study '{folder.name}' has no confirmation yet; leave --resume out to begin it")
     settings = read_asked(before[-1])
-    return before[-1], settings.arms, settings.first_seed, seeds or settings.seeds or 1
+    return before[-1], settings.arms, settings.first_seed, seeds or settings.seeds
 
 
 def _new(folder: StudyFolder, seeds: int, top: int) -> tuple[StudyFolder, Arms, int, int]:
@@ -85,7 +96,7 @@ def _new(folder: StudyFolder, seeds: int, top: int) -> tuple[StudyFolder, Arms, 
     if before and _is_of(before[-1], arms):
         raise StudyError(
             f"{before[-1].path}: the same trials were trained again already; `harness report {folder.path}` shows it, "
-            f"--resume --seeds {2 * (read_asked(before[-1]).seeds or 1)} trains them with further seeds"
+            f"--resume --seeds {2 * read_asked(before[-1]).seeds} trains them with further seeds"
         )
     return next_confirmation(folder), arms, fresh_seed(folder), seeds
 

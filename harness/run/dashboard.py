@@ -123,7 +123,8 @@ def _best(snapshot: Snapshot) -> list[RenderableType]:
     if best is None:
         return []
     line = Text("best ").append(f"{best.score:.4f}", "bold green")
-    line.append(printable(f"  trial {best.trial if best.number is None else best.number}, epoch {best.epoch}  "))
+    early = ", stopped early" * best.stopped
+    line.append(printable(f"  trial {best.trial if best.number is None else best.number}, epoch {best.epoch}{early}  "))
     return [_line(line.append(short(best.picked), "dim"))]
 
 

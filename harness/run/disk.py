@@ -2,28 +2,42 @@
 
 from __future__ import annotations
 
-from collections.abc import Container
 from itertools import islice
+from pathlib import Path
 
 from harness.config import Trial
-from harness.run.study import Study
-from harness.store import EpochRow, StudyFolder, TrialRow
+from harness.config.space import Objective
+from harness.run.study import Study, Wrapped
+from harness.store import RunFolder, TrialRow
+from harness.store.front import ranking_of
 
-#: trials whose weights are never removed
+#: trials whose weights are never removed, beside the default Experiment's
 _KEPT = 3
 
 
-class Pruned:
+class Pruned(Wrapped):
     """A study whose ended trials leave no state to resume from, and, over a budget, only the best leave weights.
 
-    Epochs, scores and confusion matrices stay: every table can still be made.
+    Epochs, scores and confusion matrices stay: every table can still be made. Of a trial that waits, what is needed to
+    go on stays too.
     """
 
-    def __init__(self, study: Study, budget: float | None) -> None:
-        """Take the budget in bytes for the weights of ended trials; None: all of them stay."""
-        self.study, self.budget = study, budget
-        self.folder, self.record = study.folder, study.record
-        self.weights = {row.trial: row for row in study.record.ended.values() if _size(study.folder, row)}
+    def __init__(
+        self, study: Study, budget: float | None, baseline: str | None = None, cost: Objective | None = None
+    ) -> None:
+        """Take the budget in bytes for weights and checkpoints of all trials; None: no limit.
+
+        Args:
+            baseline: the trial with which the others are compared: it keeps its weights.
+            cost: the second objective, where there is one: the trials of the front keep theirs longest.
+        """
+        super().__init__(study)
+        self.budget, self.baseline, self.cost = budget, baseline, cost
+        runs = self.folder.path / "runs"
+        #: trials that may have files to count
+        self.held = {path.name for path in runs.iterdir()} if budget is not None and runs.is_dir() else set()
+        #: those that wait, all their files written
+        self.waiting: set[str] = set()
 
     def next_trial(self) -> Trial | None:
         ended_before = len(self.record.ended)
@@ -31,48 +45,63 @@ class Pruned:
         for row in list(islice(self.record.ended.values(), ended_before, None)):
             if row.trial not in self.resumable():
                 self._prune(row)
+        if trial is not None:
+            self.held.add(trial.id)
+            self.waiting.discard(trial.id)
         return trial
-
-    def resumable(self) -> Container[str]:
-        return self.study.resumable()
-
-    def waits(self) -> bool:
-        return self.study.waits()
-
-    def on_epoch(self, row: EpochRow) -> bool:
-        return self.study.on_epoch(row)
 
     def on_end(self, trial_id: str, error: str | None = None) -> TrialRow | None:
         row = self.study.on_end(trial_id, error)
         if row is not None:
             self._prune(row)
+        else:
+            self._make_room()
+            # its last checkpoint may be on its way to the disk yet
+            self.waiting.add(trial_id)
         return row
 
     def _prune(self, row: TrialRow) -> None:
         run = self.folder.run(row.trial)
         for state in (run.last, run.previous):
             state.unlink(missing_ok=True)
-        self._make_room(row)
+        self.held.add(row.trial)
+        self.waiting.discard(row.trial)
+        self._make_room()
 
-    def _make_room(self, row: TrialRow) -> None:
-        """Remove the weights of the worst trials until the rest is within the budget."""
-        self.weights[row.trial] = row
+    def _make_room(self) -> None:
+        """Remove spare checkpoints of waiting trials, then the weights of the worst, until the budget is kept."""
         if self.budget is None:
             return
-        worst_first = sorted(self.weights.values(), key=_score)[: max(0, len(self.weights) - _KEPT)]
-        used = sum(_size(self.folder, other) for other in self.weights.values())
-        for other in worst_first:
+        used = sum(_size(path) for trial in self.held for path in _files(self.folder.run(trial)))
+        for trial in self.waiting if used > self.budget else ():
+            used -= _remove(self.folder.run(trial).previous)
+        for trial in self._worst_first() if used > self.budget else ():
+            used -= _remove(self.folder.run(trial).best)
+            self.held.discard(trial)
             if used <= self.budget:
                 return
-            used -= _size(self.folder, other)
-            self.folder.run(other.trial).best.unlink(missing_ok=True)
-            del self.weights[other.trial]
+
+    def _worst_first(self) -> list[str]:
+        """Ended trials that may lose their weights."""
+        rows = (*ranking_of(self.record, self.cost), *self.record.ranking())
+        best_first = list(dict.fromkeys(row.trial for row in rows))
+        stay = {self.baseline, *best_first[:_KEPT]}
+        unranked = self.record.ended.keys() - best_first
+        may, resumable = self.held - stay, self.resumable()
+        removed = (*sorted(unranked), *reversed(best_first))
+        return [trial for trial in removed if trial in may and trial not in resumable]
 
 
-def _score(row: TrialRow) -> float:
-    return -1.0 if row.score is None or row.outcome == "infeasible" else row.score
+def _files(run: RunFolder) -> tuple[Path, ...]:
+    return run.best, run.last, run.previous
 
 
-def _size(folder: StudyFolder, row: TrialRow) -> int:
-    path = folder.run(row.trial).best
+def _remove(path: Path) -> int:
+    """Remove a file; returns how many bytes it had."""
+    size = _size(path)
+    path.unlink(missing_ok=True)
+    return size
+
+
+def _size(path: Path) -> int:
     return path.stat().st_size if path.exists() else 0

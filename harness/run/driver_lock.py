@@ -12,18 +12,18 @@ import os
 import socket
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from datetime import datetime
 from pathlib import Path
 
 from harness.errors import StudyError
 from harness.store import StudyFolder
+from harness.store.cache_folders import NO_LOCKS, is_at
 from harness.store.files import naming_a_full_disk
 
 LOCK = "driver.lock"
 #: seconds, many times what `is_driven` takes
 _LOOK = 0.05
-_NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP}
 
 
 @contextmanager
@@ -105,7 +105,7 @@ def _take(folder: StudyFolder, path: Path) -> int:
             unless_taken.callback(os.close, lock)
             _lock(lock, folder)
             # whoever held it may have removed the file since
-            if _is_at(path, lock):
+            if is_at(path, lock):
                 unless_taken.pop_all()
                 return lock
 
@@ -120,7 +120,7 @@ def _lock(lock: int, folder: StudyFolder) -> None:
             f"with --name {folder.name} --resume; or give another --name"
         ) from None
     except OSError as error:
-        if error.errno not in _NO_LOCKS:
+        if error.errno not in NO_LOCKS:
             raise
         raise StudyError(
             f"{folder.path} lies on a file system without locks ({error.strerror}), where two processes could write "
@@ -142,10 +142,3 @@ def _unwritable(folder: StudyFolder, error: OSError) -> StudyError:
         f"study '{folder.name}': {folder.path} cannot be written ({error.strerror}); mend that, or set HARNESS_RESULTS "
         "to a folder that can"
     )
-
-
-def _is_at(path: Path, descriptor: int) -> bool:
-    """Whether a path still names the file that was opened."""
-    with suppress(FileNotFoundError):
-        return os.path.samestat(path.stat(), os.fstat(descriptor))
-    return False

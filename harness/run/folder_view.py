@@ -16,6 +16,7 @@ from harness.config import Section
 from harness.run.driver_lock import LOCK, is_driven
 from harness.run.gpu_memory import GpuMeter
 from harness.run.plan import read_asked
+from harness.run.session import last_session
 from harness.run.snapshot import Snapshot, Status, Tally
 from harness.store import Journal, StudyFolder
 
@@ -65,12 +66,22 @@ class FolderView:
             self.tally.ended(row)
         self.looked = True
         self._find_waiting(driven)
-        return self.tally.snapshot(self._status(driven), self._driven_for() if driven else None, self.gpus.read())
+        seconds = self._driven_for() if driven else None
+        self._limit(seconds or 0.0)
+        return self.tally.snapshot(self._status(driven), seconds, self.gpus.read())
+
+    def _limit(self, seconds: float) -> None:
+        """Tell the tally what a driver that started so many seconds ago may take; its preparation is left out."""
+        budget, hours = self.session.asked.time_budget_s, self.session.asked.compute_hours
+        self.tally.deadline = None if budget is None else time.monotonic() + budget - seconds
+        self.tally.device_seconds = None if hours is None else 3600 * hours / self.session.resources.per_trial
 
     def _read_settings(self) -> None:
         written_at = self.folder.settings.stat().st_mtime_ns
         if written_at != self.settings_at:
             self.settings_at, self.asked = written_at, read_asked(self.folder)
+            # written at every start, before the settings
+            self.session = last_session(self.folder)
 
     def _read_trials(self) -> None:
         """Trials that started: from Optuna's storage, or by their run folders."""

@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Container
-
 from harness.config import Trial
 from harness.errors import DiskFull
-from harness.run.study import Study
+from harness.run.study import Study, Wrapped
 from harness.store import EpochRow, Failure, TrialRow
 
 
-class StopsWithoutRoom:
+class StopsWithoutRoom(Wrapped):
     """A study that hears of nothing more once its disk is full, as if its driver had been killed then.
 
     Every trial that was under way can be resumed, from its last checkpoint, or anew where it has none.
     """
 
     def __init__(self, study: Study) -> None:
-        self.study, self.folder, self.record = study, study.folder, study.record
+        super().__init__(study)
         self.why: str | None = None
 
     def next_trial(self) -> Trial | None:
@@ -31,9 +29,6 @@ class StopsWithoutRoom:
 
     def waits(self) -> bool:
         return self.why is None and self.study.waits()
-
-    def resumable(self) -> Container[str]:
-        return self.study.resumable()
 
     def on_epoch(self, row: EpochRow) -> bool:
         if self.why is not None:

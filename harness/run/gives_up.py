@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Container
-
 from harness.config import Trial
 from harness.errors import TrainingError
-from harness.run.study import Study
+from harness.run.study import Study, Wrapped
 from harness.store import EpochRow, TrialRow
 
 #: failed trials, the first that end, after which no more are started
 FIRST = 5
 
 
-class GivesUp:
+class GivesUp(Wrapped):
     """A study that starts no more trials once the first ones that end here have all failed.
 
     Others may still train while the quick failures end, so at first it only waits: as soon as one of those finishes
@@ -23,8 +21,8 @@ class GivesUp:
     """
 
     def __init__(self, study: Study, first: int = FIRST) -> None:
-        self.study, self.first = study, first
-        self.folder, self.record = study.folder, study.record
+        super().__init__(study)
+        self.first = first
         self.running: set[str] = set()
         self.training: set[str] = set()
         self.failed: list[TrialRow] = []
@@ -42,9 +40,6 @@ class GivesUp:
 
     def waits(self) -> bool:
         return bool(self.running) if self._in_doubt() else self.study.waits()
-
-    def resumable(self) -> Container[str]:
-        return self.study.resumable()
 
     def on_epoch(self, row: EpochRow) -> bool:
         self.training.add(row.trial)

@@ -8,14 +8,14 @@ from harness.run.worker import TrialRun
 from harness.store import Failure
 
 
-def run_inprocess(study: Study) -> None:
-    """Run a study to its end, or until it hands out no more trials."""
+def run_inprocess(study: Study, device: str | None = None) -> None:
+    """Run a study to its end, or until it hands out no more trials, on a device; none: a GPU where there is one."""
     while (trial := study.next_trial()) is not None:
-        study.on_end(trial.id, _run_trial(study, trial))
+        study.on_end(trial.id, _run_trial(study, trial, device))
 
 
-def _run_trial(study: Study, trial: Trial) -> Failure | None:
-    run = TrialRun(trial, runs_path(study.folder, trial.id))
+def _run_trial(study: Study, trial: Trial, device: str | None) -> Failure | None:
+    run = TrialRun(trial, runs_path(study.folder, trial.id), device)
     try:
         failure = _run_epochs(study, run)
     finally:

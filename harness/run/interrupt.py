@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Container, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
 from rich.console import Console
 
 from harness.config import Trial
-from harness.run.study import Study
-from harness.store import EpochRow, TrialRow
+from harness.run.study import Study, Wrapped
+from harness.store import EpochRow
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 _SAID = "finishing the epoch in hand; Ctrl-C again stops at once"
@@ -67,15 +67,15 @@ def stoppable(console: Console) -> Iterator[Stop]:
         teller.join()
 
 
-class Stoppable:
+class Stoppable(Wrapped):
     """A study that, once asked to stop, starts no trial and lets none begin another epoch.
 
     What was cut short has no row in the journal: a resumed study goes on with it from its last epoch.
     """
 
     def __init__(self, study: Study, stop: Stop) -> None:
-        self.study, self.stop = study, stop
-        self.folder, self.record = study.folder, study.record
+        super().__init__(study)
+        self.stop = stop
 
     def next_trial(self) -> Trial | None:
         return None if self.stop.asked else self.study.next_trial()
@@ -83,11 +83,5 @@ class Stoppable:
     def waits(self) -> bool:
         return not self.stop.asked and self.study.waits()
 
-    def resumable(self) -> Container[str]:
-        return self.study.resumable()
-
     def on_epoch(self, row: EpochRow) -> bool:
         return self.study.on_epoch(row) and not self.stop.asked
-
-    def on_end(self, trial_id: str, error: str | None = None) -> TrialRow | None:
-        return self.study.on_end(trial_id, error)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -61,11 +62,15 @@ from harness.run.study import Displayed, Resources, Study
 from harness.run.trackers import Tracked, check_trackers
 from harness.run.worker import pick_device
 from harness.search import Search
+from harness.search.strategies import prior_notes
 from harness.store import StudyFolder, TrialRow, check_links, record_session, write_text
 from harness.store.upload import Upload
 
 #: rows of the table of measured steps
 _SHOWN = 8
+_VISIBLE = "CUDA_VISIBLE_DEVICES"
+_ONE_GPU = "each trial gets one GPU; --gpus-per-trial 0.5: two share one, 0: on the CPU; --measure finds the share"
+_NO_GPU = "trials train on the CPU: there is no GPU"
 
 
 def run_search(
@@ -87,7 +92,7 @@ def run_search(
     Args:
         time_budget: seconds within which every epoch ends: none is started that takes longer than what is left, by
             the trial's last one; none: no limit.
-        disk_budget: bytes that the weights of ended trials may take; none: no limit.
+        disk_budget: bytes that weights and checkpoints may take; none: no limit (see `Pruned`).
         compute_hours: hours of GPUs, or without any of CPU cores, after which no epoch is started (see `Budgeted`).
         measured: train one step of each model first, and give each trial the share of a GPU that it needs.
         trackers: names of experiment trackers that every epoch is sent to.
@@ -101,17 +106,18 @@ def run_search(
     check_resources(resources)
     check_trackers(trackers)
     space, notes = settle_space(space)
+    notes += prior_notes(space)
     with decoding(console) as shown:
         decode_frames(space, shown)
     pace = None
     if measured:
         resources, pace = fit_resources(resources, shapes_of(space), console)
     settings = SearchSettings(space=space, seed=seed, dataset=_dataset(space.experiment))
-    _connect(resources, console)
+    resources, on_gpus = _connect(resources, console)
     with _driving(folder, resume):
         asked = {"trials": space.search.trials, "time_budget_s": time_budget, "disk_budget_bytes": disk_budget}
         asked |= _if_given("compute_hours", compute_hours)
-        _open_folder(folder, settings, resources, console, notes, asked)
+        _open_folder(folder, settings, resources, console, notes + on_gpus, asked)
         search = Search(folder, space, seed, deadline, count_parameters=ParameterCounter())
         trials, epochs = space.search.trials, space.experiment.training.epochs
         print_forecast(search, resources, console, trials, epochs, pace, compute_hours)
@@ -193,10 +199,10 @@ def run_arms(
     dataset = _dataset(next(iter(arms.values())))
     settings = ReplicateSettings(arms=arms, seeds=len(seeds), first_seed=seeds[0], dataset=dataset)
     planned, epochs = len(arms) * len(seeds), max(e.training.epochs for e in arms.values())
-    _connect(resources, console)
+    resources, on_gpus = _connect(resources, console)
     with _driving(folder, resume):
         asked = {"seeds": len(seeds)} | _if_given("compute_hours", compute_hours)
-        _open_folder(folder, settings, resources, console, notes, asked)
+        _open_folder(folder, settings, resources, console, notes + on_gpus, asked)
         study = Replicates(folder, arms, seeds)
         print_forecast(study, resources, console, planned, epochs, pace, compute_hours)
         study.interrupted = execute(
@@ -205,14 +211,27 @@ def run_arms(
     return study
 
 
-def _connect(resources: Resources, console: Console) -> None:
-    """Start or join Ray where it is the executor: what it lacks is known before the first file is written."""
+def _connect(resources: Resources, console: Console) -> tuple[Resources, list[str]]:
+    """Start or join Ray where it is the executor: what it lacks is known before the first file is written.
+
+    Returns:
+        The resources with the GPUs of a trial, and what to say of them where they were not asked for.
+    """
+    settled = _with_gpus(resources)
     if resources.executor == "ray":
         # ray takes seconds to import, which the in-process executor need not pay
         from harness.run.ray_executor import connect
 
         with console.status("starting Ray" if resources.address is None else f"joining Ray at {resources.address}"):
-            connect(resources)
+            settled = connect(settled)
+    return settled, [_ONE_GPU if settled.gpus_per_trial else _NO_GPU] * (resources.gpus_per_trial is None)
+
+
+def _with_gpus(resources: Resources) -> Resources:
+    """One GPU for each trial where nothing was asked for and torch sees one; a cluster's are seen once it is joined."""
+    if resources.gpus_per_trial is not None or (resources.executor == "ray" and resources.address is not None):
+        return resources
+    return replace(resources, gpus_per_trial=float(torch.cuda.device_count() > 0))
 
 
 def run_ablation(
@@ -255,10 +274,10 @@ def run_ablation(
         resources, pace = fit_resources(resources, distinct_shapes(arms.values()), console)
     first = next(iter(arms.values()))
     settings = AblationSettings(ablation=ablation, scale=scale, seeds=replicates, race=race, dataset=_dataset(first))
-    _connect(resources, console)
+    resources, on_gpus = _connect(resources, console)
     with _driving(folder, resume):
         asked = {"seeds": replicates, "race": race} | _if_given("compute_hours", compute_hours)
-        _open_folder(folder, settings, resources, console, notes, asked)
+        _open_folder(folder, settings, resources, console, notes + on_gpus, asked)
         study = _ablation_study(folder, settings, console, race)
         tried = path_arms(len(ablation.factors)) if isinstance(study, GreedyPath) else len(arms)
         planned = max(replicates, race or 0) * tried
@@ -320,18 +339,19 @@ def execute(
         KeyboardInterrupt: a second signal.
     """
     budget = None if compute_hours is None else Budgeted(study, compute_hours, resources)
-    trials = GivesUp(Pruned(budget or study, disk_budget))
+    baseline, cost = (study.baseline, study.space.search.cost) if isinstance(study, Search) else (None, None)
+    trials = GivesUp(Pruned(budget or study, disk_budget, baseline, cost))
     room = StopsWithoutRoom(trials)
     with (
         Upload(study.folder, resources.upload) as copy,
-        Progress(console, study, planned, max_epochs) as progress,
+        Progress(console, study, planned, max_epochs, budget and budget.allowed) as progress,
         Tracked(trackers, study, facts_of, console) as tracked,
         stoppable(console) as stop,
     ):
         shown = Displayed(Displayed(Displayed(Stoppable(room, stop), progress), tracked), copy)
         if resources.executor == "inprocess":
             torch.set_num_threads(max(1, int(resources.cpus_per_trial)))
-            run_inprocess(shown)
+            run_inprocess(shown, resources.device)
         else:
             from harness.run.ray_executor import run_on_ray
 
@@ -362,7 +382,7 @@ def print_forecast(
     device_left = None
     if compute_hours is not None:
         budget = Budgeted(study, compute_hours, resources)
-        device_left = 3600 * (compute_hours - budget.used) / budget.per_trial
+        device_left = budget.allowed - budget.seconds
     line = forecast(tally, workers, pace, limits_of(tally, workers, pace, time_left, device_left))
     if line:
         console.print(line, highlight=False, markup=False, soft_wrap=True)
@@ -384,22 +404,36 @@ def fit_resources(resources: Resources, shapes: list[Experiment], console: Conso
     Raises:
         StudyError: a shape that does not fit, or more than the share that was asked for.
     """
-    with console.status(f"measuring one step of {len(shapes)} models and sizes"):
+    asked = resources.gpus_per_trial
+    with console.status(f"measuring one step of {len(shapes)} models and sizes"), _gpus_hidden(asked == 0):
         found = measure_all(shapes, max(1, int(resources.cpus_per_trial)))
     console.print(measured_table(shapes, found))
     pace = measured_pace(shapes, found)
-    if pick_device().type == "cpu":
+    if asked == 0 or pick_device().type == "cpu":
         return resources, pace
     total = torch.cuda.get_device_properties(0).total_memory / 1e6
     share = max(gpu_share(one.peak_memory_mb or math.inf, total) for one in found)
-    asked = resources.gpus_per_trial
-    if 0 < asked < share:
+    if asked is not None and asked < share:
         raise StudyError(
             f"--gpus-per-trial {asked:g}: the largest model needs {share:g} of a GPU; ask for that, or leave it out"
         )
     share = asked or share
     console.print(f"each trial gets {share:g} of a GPU", highlight=False)
     return replace(resources, gpus_per_trial=share), pace
+
+
+@contextmanager
+def _gpus_hidden(hidden: bool) -> Iterator[None]:
+    """Let processes that are started meanwhile see no GPU."""
+    before = os.environ.get(_VISIBLE)
+    if hidden:
+        os.environ[_VISIBLE] = ""
+    try:
+        yield
+    finally:
+        if hidden:
+            os.environ.pop(_VISIBLE)
+            os.environ.update({} if before is None else {_VISIBLE: before})
 
 
 def measured_table(shapes: list[Experiment], found: list[Measured]) -> Table:
@@ -494,7 +528,7 @@ def _open_folder(
     folder.path.mkdir(parents=True, exist_ok=True)
     if (failed := failed_text(folder)) is not None:
         console.print(failed, highlight=False, markup=False, soft_wrap=True)
-    about = {"dataset": settings.dataset, "device": device_name(), "resources": asdict(resources)}
+    about = {"dataset": settings.dataset, "device": resources.device or device_name(), "resources": asdict(resources)}
     record_session(folder.provenance, asked, **about)
     write_text(folder.settings, dump_yaml(settings.model_dump(mode="json")))
 

@@ -115,11 +115,11 @@ def _of_arms(
     folder: StudyFolder,
     kind: Kind,
     arms: Mapping[str, Experiment],
-    seeds: int | None,
+    seeds: int,
     tried: int | None = None,
     at_most: bool = False,
 ) -> Asked:
-    planned = None if seeds is None else seeds * (tried or len(arms))
+    planned = seeds * (tried or len(arms))
     epochs = max(experiment.training.epochs for experiment in arms.values())
     by_fingerprint = {fingerprint(experiment): (arm, experiment) for arm, experiment in chain(arms).items()}
     return Asked(Plan(folder.name, kind, planned, epochs, at_most), by_fingerprint)

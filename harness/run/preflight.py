@@ -50,7 +50,7 @@ def check_resources(resources: Resources) -> None:
     Raises:
         StudyError: what was asked for, what there is, what to ask for instead.
     """
-    gpus, cpus = resources.gpus_per_trial, resources.cpus_per_trial
+    gpus, cpus = resources.gpus_per_trial or 0.0, resources.cpus_per_trial
     if resources.upload is not None:
         check_upload(resources.upload)
     if gpus > 1 and gpus != int(gpus):

@@ -35,9 +35,14 @@ class Progress:
     showing, never the study.
     """
 
-    def __init__(self, console: Console, study: Study, planned: int, epochs: int) -> None:
+    def __init__(
+        self, console: Console, study: Study, planned: int, epochs: int, device_seconds: float | None = None
+    ) -> None:
+        """Take how many trials and epochs are planned, and the seconds that all epochs may take together."""
         self.console, self.study, self.is_on = console, study, not console.quiet
         self.tally = tally_of(study, planned, epochs)
+        self.tally.deadline = study.deadline if isinstance(study, Search) else None
+        self.tally.device_seconds = device_seconds
         self.gpus = GpuMeter()
         self.started_at = time.monotonic()
         # frames are drawn by a thread of their own

@@ -73,7 +73,7 @@ def run_on_ray(study: Study, resources: Resources) -> None:
                 search_alg=StudySearcher(study, resources, Room(resources), deaths, causes),
                 scheduler=StudyScheduler(study, deaths, causes),
                 num_samples=-1,
-                resources_per_trial={"cpu": resources.cpus_per_trial, "gpu": resources.gpus_per_trial},
+                resources_per_trial={"cpu": resources.cpus_per_trial, "gpu": resources.gpus_per_trial or 0.0},
                 storage_path=scratch,
                 reuse_actors=True,
                 # none that Ray counts: it would fail a trial for a worker that died while it waited for a trial
@@ -93,7 +93,7 @@ class TrialActor(tune.Trainable):
         _check_sees(config["study"], trial.experiment.data.root)
         _return_freed_memory()
         torch.set_num_threads(config["threads"])
-        self._run = TrialRun(trial, Path(config["run"]))
+        self._run = TrialRun(trial, Path(config["run"]), config["device"])
         self._unwritten: Failure | None = None
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
@@ -170,6 +170,7 @@ class StudySearcher(Searcher):
             "study": str(self.study.folder.path.resolve()),
             "run": str(runs_path(self.study.folder, trial.id)),
             "threads": max(1, int(self.resources.cpus_per_trial)),
+            "device": self.resources.device,
         }
 
     def on_trial_complete(self, trial_id: str, result: dict | None = None, error: bool = False) -> None:

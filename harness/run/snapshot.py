@@ -14,6 +14,7 @@ from harness.run.plan import Plan
 from harness.run.remaining import epochs_left
 from harness.search.constraints import violation
 from harness.store import EpochRow, TrialRow
+from harness.store.front import Costs
 
 Status = Literal["running", "stopped", "finished"]
 
@@ -65,6 +66,8 @@ class Best:
     score: float
     epoch: int
     picked: Mapping[str, Any]
+    #: early: trials that ran to their end come before it in the ranking
+    stopped: bool = False
 
 
 @dataclass(frozen=True)
@@ -112,10 +115,17 @@ class Tally:
 
     def __init__(self, plan: Plan) -> None:
         self.plan, self.rule = plan, plan.rule()
+        cost = None if plan.search is None else plan.search.cost
+        self._costs = None if cost is None else Costs(cost)
         self.trials: dict[str, TrialState] = {}
         self.last_failure: TrialRow | None = None
         self._stopped_at: Counter[int] = Counter()
         self._seconds: deque[float] = deque(maxlen=_RECENT)
+        self._all_seconds = 0.0
+        #: when no epoch may end any more, by the monotonic clock; none: no limit
+        self.deadline: float | None = None
+        #: seconds that the epochs of all trials may take together; none: no limit
+        self.device_seconds: float | None = None
         self._finished_at: deque[float] = deque(maxlen=_RECENT)
 
     def known(
@@ -136,14 +146,15 @@ class Tally:
         """A trial finished an epoch, just now (live) or at some time."""
         trial = self.known(row.trial)
         if row.epoch not in trial.scores:
-            self._seconds.append(row.train_seconds + row.val_seconds)
+            self._seconds.append(row.seconds)
+            self._all_seconds += row.seconds
             if live:
                 self._finished_at.append(time.monotonic())
         trial.scores[row.epoch], trial.done = row.score, row.done
         if trial.best is None or row.score > trial.best[0]:
             trial.best = row.score, row.epoch
         if self.plan.search is None or violation(self.plan.search.constraints, row) is None:
-            self.rule.report(row.trial, row.epoch, row.score)
+            self.rule.report(row.trial, row.epoch, row.score, *([] if self._costs is None else [self._costs.add(row)]))
         if trial.row is not None and row.epoch > trial.row.epochs:
             # out of time it had a row, and now it goes on
             self.goes_on(row.trial)
@@ -214,7 +225,10 @@ class Tally:
         bad = ("failed", "infeasible")
         sound = (trial for trial in self.trials.values() if trial.row is None or trial.row.outcome not in bad)
         best = max((trial for trial in sound if trial.best), key=lambda trial: trial.best[0], default=None)
-        return None if best is None else Best(best.trial, best.number, *best.best, best.picked)
+        if best is None:
+            return None
+        stopped = best.row is not None and best.row.outcome == "stopped"
+        return Best(best.trial, best.number, *best.best, best.picked, stopped)
 
     def _rung(self, epoch: int, waiting: list[TrialState]) -> RungShown:
         scores = self.rule.rungs[epoch]
@@ -226,7 +240,10 @@ class Tally:
         pace = self._pace(len(running))
         if pace is None or self.plan.planned is None:
             return None
-        return self._epochs_left(running, rungs, self.plan.planned) / pace
+        limits = [] if self.deadline is None else [max(0.0, self.deadline - time.monotonic())]
+        if self.device_seconds is not None:
+            limits.append(max(0.0, self.device_seconds - self._all_seconds) / max(1, len(running)))
+        return min([self._epochs_left(running, rungs, self.plan.planned) / pace, *limits])
 
     def _epochs_left(self, running: list[TrialState], rungs: tuple[RungShown, ...], planned: int) -> float:
         under_way = [(trial.epochs, trial.planned_epochs or self.plan.epochs) for trial in running]

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Protocol
 
 from harness.config import Trial
+from harness.errors import first_line
 from harness.store import EpochRow, Record, StudyFolder, TrialRow
 
 
@@ -50,12 +51,34 @@ class Display(Protocol):
         """A trial ended, or (no row) paused or was interrupted."""
 
 
-class Displayed:
+class Wrapped:
+    """A study that passes every call on to another; its subclasses hold what they change."""
+
+    def __init__(self, study: Study) -> None:
+        self.study, self.folder, self.record = study, study.folder, study.record
+
+    def next_trial(self) -> Trial | None:
+        return self.study.next_trial()
+
+    def waits(self) -> bool:
+        return self.study.waits()
+
+    def resumable(self) -> Container[str]:
+        return self.study.resumable()
+
+    def on_epoch(self, row: EpochRow) -> bool:
+        return self.study.on_epoch(row)
+
+    def on_end(self, trial_id: str, error: str | None = None) -> TrialRow | None:
+        return self.study.on_end(trial_id, error)
+
+
+class Displayed(Wrapped):
     """A study that shows every call on a display."""
 
     def __init__(self, study: Study, display: Display) -> None:
-        self.study, self.display = study, display
-        self.folder, self.record = study.folder, study.record
+        super().__init__(study)
+        self.display = display
 
     def next_trial(self) -> Trial | None:
         ended_before = len(self.record.ended)
@@ -65,12 +88,6 @@ class Displayed:
         if trial is not None:
             self.display.started(trial)
         return trial
-
-    def waits(self) -> bool:
-        return self.study.waits()
-
-    def resumable(self) -> Container[str]:
-        return self.study.resumable()
 
     def on_epoch(self, row: EpochRow) -> bool:
         goes_on = self.study.on_epoch(row)
@@ -88,19 +105,29 @@ class Resources:
     """What one trial takes, how many run at once, where, and where to the study is copied."""
 
     executor: str = "ray"
-    gpus_per_trial: float = 0.0
+    #: none: 1 where there is a GPU, which is settled before the first trial
+    gpus_per_trial: float | None = None
     cpus_per_trial: float = 1.0
     concurrency: int | None = None
     address: str | None = None
     #: URI that the study is copied to
     upload: str | None = None
 
+    @property
+    def per_trial(self) -> float:
+        """What device hours count of a trial: its GPUs, or where it has none its CPU cores."""
+        return self.gpus_per_trial or self.cpus_per_trial
+
+    @property
+    def device(self) -> str | None:
+        """Where trials train; none: on the GPU that their process sees, if any."""
+        return "cpu" if self.gpus_per_trial == 0 else None
+
 
 def describe_error(error: BaseException) -> str:
     """First line of what went wrong, with the type where it is not one of ours."""
-    first = (str(error).strip() or type(error).__name__).splitlines()[0]
     ours = type(error).__module__.startswith("harness.")
-    return first if ours else f"{type(error).__name__}: {first}"
+    return first_line(error) if ours else f"{type(error).__name__}: {first_line(error)}"
 
 
 def runs_path(folder: StudyFolder, trial_id: str) -> Path:

@@ -10,7 +10,7 @@ from typing import Any
 from rich.console import Console
 
 from harness.config import Trial, did_you_mean
-from harness.errors import StudyError
+from harness.errors import StudyError, first_line
 from harness.run.study import Study
 from harness.run.tracker_kinds import TRACKERS, Facts, Tracker, library
 from harness.store import EpochRow, TrialRow
@@ -115,7 +115,3 @@ def _check_address(mlflow: ModuleType) -> None:
             mlflow.MlflowClient(uri)
     except mlflow.exceptions.MlflowException as error:
         raise StudyError(f"--tracker mlflow: MLFLOW_TRACKING_URI={uri} cannot be used: {first_line(error)}") from error
-
-
-def first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]

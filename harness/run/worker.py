@@ -30,9 +30,10 @@ def pick_device() -> torch.device:
 class TrialRun:
     """One trial under way: its rows one by one, and what ended it."""
 
-    def __init__(self, trial: Trial, path: Path) -> None:
+    def __init__(self, trial: Trial, path: Path, device: str | None = None) -> None:
+        """Take the device, too; none: the GPU that this process may see, or the CPU."""
         self.path = path
-        self.rows: Iterator[EpochRow] = fit(trial, RunFolder(path), pick_device())
+        self.rows: Iterator[EpochRow] = fit(trial, RunFolder(path), torch.device(device) if device else pick_device())
 
     def next_row(self) -> EpochRow | Failure:
         """The next epoch's row, or what went wrong; the traceback goes to error.txt."""

@@ -30,6 +30,7 @@ from harness.config import (
 from harness.errors import StudyError
 from harness.stats import Estimate, mean_interval
 from harness.store import EpochRow, Record, StudyFolder, TrialRow, best_epoch, experiment_text, write_text
+from harness.store.front import ranking_of
 
 #: of a confirmation's intervals
 LEVEL = 0.95
@@ -126,14 +127,14 @@ class Confirmation:
 def best_arms(folder: StudyFolder, top: int) -> dict[str, Experiment]:
     """The best `top` of a search on disk, fewer where it has fewer, as arms `rank-1`, `rank-2`, ...
 
-    Of trials with the same values, the best alone.
+    Of trials with the same values, the best alone; with two objectives those of the front alone, as `ranked` has them.
 
     Raises:
         StudyError: no trial has a score.
         ConfigError: the folder holds no search.
     """
     space = read_section(SearchSettings, folder.settings).space
-    ranking = Record(folder).ranking()
+    ranking = ranking_of(Record(folder), space.search.cost)
     if not ranking:
         raise StudyError(f"study '{folder.name}' has no trial with a score yet; let it go on first")
     return dict(islice(_distinct(space, ranking), top))
@@ -165,7 +166,7 @@ def fresh_seed(folder: StudyFolder) -> int:
     settings = read_section(SearchSettings, folder.settings)
     studies = (folder, *confirmations(folder))
     rows = (row.seed for study in studies for row in study.trials.read())
-    asked = (s.first_seed + (s.seeds or 1) - 1 for s in map(read_asked, confirmations(folder)))
+    asked = (s.first_seed + s.seeds - 1 for s in map(read_asked, confirmations(folder)))
     # a search that draws the same values again takes the next seed for them
     taken = max(chain([settings.seed + settings.space.search.trials], rows, asked))
     return _SEEDS * (taken // _SEEDS + 1)
@@ -195,19 +196,20 @@ def read_one(folder: StudyFolder, study: StudyFolder) -> Confirmation:
     """
     settings = read_asked(study)
     space = read_section(SearchSettings, folder.settings).space
-    ranking, record = Record(folder).ranking(), Record(study)
+    searched, record = Record(folder), Record(study)
+    ranking = searched.ranking()
     # the best trial of each Experiment; an id begins with its fingerprint
     found: dict[str, TrialRow] = {}
     for row in ranking:
         found.setdefault(_fingerprint_of(row), row)
-    seeds = tuple(range(settings.first_seed, settings.first_seed + (settings.seeds or 1)))
+    seeds = tuple(range(settings.first_seed, settings.first_seed + settings.seeds))
     trials = []
     for arm, experiment in settings.arms.items():
         row = found.get(fingerprint(experiment))
         if row is None:
             raise StudyError(f"{study.settings}: arm '{arm}' is no trial of study '{folder.name}'; restore the file")
         trials.append(_retrained(arm, row, record))
-    now = dict(islice(_distinct(space, ranking), len(trials)))
+    now = dict(islice(_distinct(space, ranking_of(searched, space.search.cost)), len(trials)))
     planned = [(fingerprint(experiment), seed) for experiment in settings.arms.values() for seed in seeds]
     return Confirmation(
         folder=study,

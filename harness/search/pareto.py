@@ -1,4 +1,4 @@
-"""Two objectives, score and cost: who goes on at a rung, what what the model calls good.
+"""Two objectives, score and cost: who goes on at a rung, and what the model calls good.
 
 Ranks are those of NSGA-II (Deb et al., 2002): fronts of trials that no other beats, the fronts before left out; within
 a front, the lonelier first. At rungs as in MO-ASHA (Schmucker et al., 2021, arXiv 2106.12639).

@@ -21,7 +21,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from harness.config import Space
 from harness.config.space import ChoiceParameter, Parameter
-from harness.errors import DiskFull, StudyError
+from harness.errors import DiskFull, StudyError, first_line
 from harness.search.enqueue import first_picks
 from harness.search.strategies import value_source
 from harness.search.values import Outcome, Picked, distributions
@@ -160,7 +160,7 @@ def _readable(folder: StudyFolder) -> Iterator[None]:
         yield
     except (SQLAlchemyError, OptunaError, RuntimeError, ValueError, KeyError, AssertionError) as error:
         raise StudyError(
-            f"{folder.optuna}: damaged, or no storage of this study ({(str(error) or repr(error)).splitlines()[0]}); "
+            f"{folder.optuna}: damaged, or no storage of this study ({first_line(error)}); "
             "restore it, or start a new study by another --name"
         ) from error
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
+from bisect import insort
 from collections.abc import Callable, Container
-from statistics import median
 from typing import Any, Literal
 
 from optuna.storages import BaseStorage
@@ -28,7 +28,7 @@ from harness.search.rungs import Verdict
 from harness.search.strategies import rung_rule
 from harness.search.values import Outcome, Picked
 from harness.store import EpochRow, Record, StudyFolder, TrialRow, experiment_text, write_text
-from harness.store.front import Costs, cost_of, front_of
+from harness.store.front import Costs, cost_of, ranking_of
 
 
 class Search:
@@ -53,6 +53,8 @@ class Search:
         self.constraints = space.search.constraints
         self.folder, self.space, self.seed, self.deadline = folder, space, seed, deadline
         self.record = Record(folder)
+        #: of all epochs, rising
+        self._seconds = sorted(r.seconds for rows in self.record.epochs.values() for r in rows if r.epoch > 0)
         self.proposals = Proposals(folder, space, seed, storage)
         self.rule = rung_rule(space.search, space.experiment.training.epochs)
         cost = space.search.cost
@@ -97,6 +99,8 @@ class Search:
         running = self.running[row.trial]
         cost = self._cost(row)
         if self.record.add_epoch(row):
+            if row.epoch > 0:
+                insort(self._seconds, row.seconds)
             self.proposals.report(running.number, row.epoch, row.score, cost)
         running.broken = violation(self.constraints, row)
         if running.broken is not None:
@@ -150,8 +154,8 @@ class Search:
         rows = self.record.epochs.get(trial or "")
         if rows:
             return rows[-1].seconds
-        known = [row.seconds for rows in self.record.epochs.values() for row in rows if row.epoch > 0]
-        return median(known) if known else 0.0
+        middle = len(self._seconds) // 2
+        return (self._seconds[middle] + self._seconds[~middle]) / 2 if self._seconds else 0.0
 
     def _promotable(self, last: bool = False) -> str | None:
         return self.rule.promotable({trial: paused.epoch for trial, paused in self.paused.items()}, last)
@@ -220,6 +224,7 @@ class Search:
             trial_id in self.record.ended
             or trial_id in self.running
             or trial_id in self.paused
+            or trial_id in self.cut
             or any(trial_id == other.id for other in self._waiting)
         )
 
@@ -351,9 +356,8 @@ def ranked(folder: StudyFolder, rank: int) -> TrialRow:
     Raises:
         StudyError: the study has fewer ranked trials.
     """
-    ranking, cost = Record(folder).ranking(), _cost_objective(folder)
-    if cost is not None:
-        ranking = [row for row, _ in front_of(Record(folder), cost)]
+    cost = _cost_objective(folder)
+    ranking = ranking_of(Record(folder), cost)
     if rank > len(ranking):
         which = "with a score" if cost is None else "on its front"
         raise StudyError(

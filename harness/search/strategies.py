@@ -6,11 +6,14 @@ from harness.config import Space
 from harness.config.space import SearchConfig
 from harness.search.asha import Asha
 from harness.search.model_per_rung import ModelPerRung
-from harness.search.over_all import gp_values, tpe_values
+from harness.search.over_all import STARTUP, gp_values, tpe_values
 from harness.search.pareto import ParetoRungs
 from harness.search.promote import Promote
 from harness.search.rungs import NoRungs, RungRule, rung_epochs
 from harness.search.values import RandomValues, Source
+
+#: strategies of Optuna's samplers, see `OverAllValues`
+_WITHOUT_PRIORS = ("tpe", "asha", "gp_asha")
 
 
 def rung_rule(config: SearchConfig, max_epochs: int) -> RungRule:
@@ -35,3 +38,14 @@ def value_source(space: Space, seed: int, started: int = 0) -> Source:
         return gp_values(space, seed, started)
     rungs = rung_epochs(config.grace_epochs, config.reduction_factor, space.experiment.training.epochs)
     return ModelPerRung(space, rungs, seed)
+
+
+def prior_notes(space: Space) -> list[str]:
+    """What to know of a space's priors before a search: where its strategy hardly uses them."""
+    strategy = space.search.strategy
+    if strategy not in _WITHOUT_PRIORS or all(parameter.prior is None for parameter in space.parameters.values()):
+        return []
+    return [
+        f"priors: strategy '{strategy}' draws by them before trial {STARTUP} alone, since its sampler knows none; "
+        "promote and model_asha weigh them in every draw"
+    ]

@@ -51,7 +51,7 @@ class RecordedCurves:
         scores = _scores(rows)
         model = min(whole, key=lambda other: self._distance(picked, other[0]))[1]
         scores = np.concatenate([scores, scores[-1] + model[len(scores) :] - model[len(scores) - 1]])
-        return Curve(scores, scores, float(np.mean([r.train_seconds + r.val_seconds for r in rows])))
+        return Curve(scores, scores, float(np.mean([r.seconds for r in rows])))
 
     def _distance(self, one: Picked, other: Picked) -> float:
         return float(np.mean([_apart(self.space, name, one, other) for name in self.space.parameters]))

@@ -39,7 +39,8 @@ BUILDING = ".building"
 _PIECE = 1 << 24
 #: bytes read at once: they are still in the core's own cache when they are summed
 _BLOCK = 1 << 20
-_NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP}
+#: what `flock` says on a file system that has none
+NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP}
 _NOT_OURS = {errno.ENOENT, errno.EACCES, errno.EPERM, errno.EROFS}
 
 #: name, bytes, time of change and inode of a file
@@ -147,7 +148,7 @@ def lock_of(folder: Path, *, wait: bool = True) -> Iterator[bool]:
     while True:
         lock = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
         mine = _flock(lock, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
-        if not mine or _is_at(path, lock):
+        if not mine or is_at(path, lock):
             break
         os.close(lock)  # whoever held it has removed the file since
     try:
@@ -212,7 +213,7 @@ def _use(folder: Path, verify: bool = False) -> int | None:
         except FileNotFoundError:
             return None
         _flock(seal, fcntl.LOCK_SH)
-        if _is_at(folder / SEAL, seal):
+        if is_at(folder / SEAL, seal):
             break
         os.close(seal)  # the cache was removed before the lock was there
     if damage(folder, verify) is not None:
@@ -288,7 +289,7 @@ def _flock(descriptor: int, operation: int) -> bool:
     except BlockingIOError:
         return False
     except OSError as error:
-        if error.errno not in _NO_LOCKS:
+        if error.errno not in NO_LOCKS:
             raise
         raise DataError(
             f"{cache_folder()} lies on a file system without locks ({error.strerror}), where processes cannot wait "
@@ -297,7 +298,7 @@ def _flock(descriptor: int, operation: int) -> bool:
     return True
 
 
-def _is_at(path: Path, descriptor: int) -> bool:
+def is_at(path: Path, descriptor: int) -> bool:
     """Whether a path still names the file that was opened."""
     with suppress(FileNotFoundError):
         return os.path.samestat(path.stat(), os.fstat(descriptor))

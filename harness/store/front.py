@@ -68,3 +68,8 @@ def front_of(record: Record, objective: Objective) -> list[tuple[TrialRow, float
     rows = [row for row in ranking if row.outcome == "complete"] or ranking
     points = [(row.score, cost_of(objective, record.epochs[row.trial])) for row in rows]
     return [(row, cost) for row, (_, cost), front in zip(rows, points, fronts_of(points), strict=True) if front == 0]
+
+
+def ranking_of(record: Record, objective: Objective | None) -> list[TrialRow]:
+    """The trials that `front_of` gives, in its order; without a second objective the ranking by score."""
+    return record.ranking() if objective is None else [row for row, _ in front_of(record, objective)]

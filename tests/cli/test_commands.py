@@ -160,3 +160,9 @@ def test_report_without_a_study_writes_the_page_of_the_newest_and_says_which(har
         assert said.code == 0 and said.err == f"study new, the newest in {results}\n"
         assert said.out == f"page    {results}/new/report.html\n"
     assert harness("report", "old").err == ""
+
+
+def test_the_published_tables_lie_with_the_results_unless_told_otherwise(harness, results):
+    said = harness("report", "published")
+    assert said.code == 0 and f"→ {results}/published-tables" in said.out
+    assert (results / "published-tables" / "index.md").exists()

@@ -61,7 +61,10 @@ def test_a_search_is_confirmed_and_export_gives_the_confirmed_ranking(harness, h
 
 def test_a_finished_search_is_confirmed_later_and_resumed_with_more_seeds(harness, hunt, space, desert):
     assert harness("search", space, "--data", desert, "--name", "hunt", *SHORT).code == 0
-    said = harness("confirm", "hunt", "--seeds", "1", "--top", "1", *HERE)
+    # on the executor of the search, with what its trials had
+    said = harness("confirm", "hunt", "--seeds", "1", "--top", "1")
+    searched, confirmed = (json.loads((hunt.path / f / "provenance.json").read_text()) for f in (".", "confirm"))
+    assert confirmed["resources"] == searched["resources"] and searched["resources"]["executor"] == "inprocess"
     assert said.code == 0 and "1 of the 3 seeds that an interval needs" in said.out
     said = harness("confirm", "hunt", "--seeds", "1", "--top", "1", *HERE)
     assert said.code == 2 and "--resume --seeds 2 trains them with further seeds" in said.err

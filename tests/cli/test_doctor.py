@@ -45,7 +45,7 @@ def test_json_has_every_check(harness, answers):
     assert values["ok"] is True and said.code == 0
     checks = {check["name"]: check for check in values["checks"]}
     assert {"Python", "packages", "torch", "images", "ray", "Ray token", "Ray cluster", "cache", "cache limit",
-            "results", "memory", "shared memory", "open files", "letters", "weights"} <= set(checks)  # fmt: skip
+            "results", "memory", "shared memory", "open files", "text encoding", "weights"} <= set(checks)  # fmt: skip
     assert checks["weights"] == {"name": "weights", "state": "warn", "found": "of 3 spaces", "remedy": "fetch"}
 
 

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import signal
+
 import pytest
 
+from harness.cli.outcome import print_stopped_higher
 from harness.run.driver_lock import driver_lock
 from harness.run.worker import TrialRun
 from harness.store import StudyFolder
@@ -57,6 +61,7 @@ def test_a_search_that_gives_up_shows_the_causes_and_ends_with_code_3(harness, r
     assert said.err.startswith("error: study 'hunt' gave up: the first 5 trials all failed, the first with: ")
     assert "leaves no batch of 6 frames" in said.err
     assert len(StudyFolder(results / "hunt").trials.read()) == 5
+    assert f"page    {results}/hunt/report.html" in said.out and (results / "hunt" / "report.html").exists()
 
 
 def test_a_clipping_norm_that_no_gradient_reaches_is_reported(harness, space, desert):
@@ -108,6 +113,39 @@ def test_an_interrupted_ablation_ends_with_code_130_and_goes_on(harness, ablatio
         said = harness(*words)
     assert said.code == 130 and "--name a --resume" in said.out
     assert harness(*words, "--resume").code == 0
+
+
+@pytest.mark.parametrize("command", ["search", "train", "ablate"])
+@pytest.mark.parametrize("epochs", [1, 2])
+def test_a_study_that_is_stopped_by_ctrl_c_has_a_page_and_code_130(
+    harness, results, space, train_file, ablation, desert, monkeypatch, command, epochs
+):
+    file = {"search": space, "train": train_file, "ablate": ablation}[command]
+    more = ("--scale", "smoke") if command == "ablate" else ()
+    next_row, calls = TrialRun.next_row, iter(range(1, 100))
+
+    def ctrl_c(run):
+        if next(calls) == epochs:
+            os.kill(os.getpid(), signal.SIGINT)
+        return next_row(run)
+
+    monkeypatch.setattr(TrialRun, "next_row", ctrl_c)
+    said = harness(command, file, "--data", desert, "--name", "hunt", *more, *HERE)
+    assert said.code == 130 and "go on with: harness" in said.out.splitlines()[-1]
+    assert f"page    {results}/hunt/report.html" in said.out
+    assert "<html" in (results / "hunt" / "report.html").read_text()
+
+
+def test_the_best_of_those_trained_to_the_end_is_called_so_where_a_stopped_trial_scored_higher(hunt_of, capsys):
+    print_stopped_higher(hunt_of(epochs=2).search([0.3], [0.1, 0.2]).folder)
+    assert (
+        capsys.readouterr().out.split()
+        == (
+            "trial 1 is the best of those trained to the end; trial 0 scored 0.3000 and was stopped after 1 epochs"
+        ).split()
+    )
+    print_stopped_higher(hunt_of(epochs=2, name="other").search([0.1], [0.1, 0.2]).folder)
+    assert capsys.readouterr().out == ""
 
 
 @pytest.mark.parametrize("command", ["search", "train", "ablate"])

@@ -16,7 +16,7 @@ from harness.cli.inputs import change_ablation
 from harness.config import Ablation, read_section
 from harness.run import Resources, run_ablation
 from harness.run.driver_lock import driver_lock
-from harness.store import Record, StudyFolder, find_study
+from harness.store import Record, StudyFolder, find_study, write_json
 
 ABLATION = """
 experiment:
@@ -106,6 +106,33 @@ def test_on_a_terminal_the_view_ends_with_the_study(harness, hunt, terminal, mon
     monkeypatch.setattr(watch, "_drawn", lambda snapshot: frames.append(snapshot.status) or snapshot.status)
     assert harness("watch", "hunt").code == 0
     assert frames == ["running", "running", "finished"]
+
+
+def test_on_a_terminal_the_view_ends_with_a_study_that_stopped(harness, hunt, terminal, monkeypatch):
+    hunt.trials.path.write_text("")
+    frames = []
+    looks = iter([True, False])
+    monkeypatch.setattr("harness.run.folder_view.is_driven", lambda folder: next(looks))
+    monkeypatch.setattr(watch, "_drawn", lambda snapshot: frames.append(snapshot.status) or snapshot.status)
+    assert harness("watch", "hunt").code == 0
+    assert frames[-1] == "stopped"
+
+
+def test_the_view_of_a_search_goes_on_with_its_confirmation(hunt_of, terminal, monkeypatch):
+    hunt = hunt_of().search([0.5], [0.4]).confirm({0: {1000: [0.4], 1001: [0.3], 1002: [0.2]}})
+    write_json(hunt.folder.provenance, {"sessions": [{"command": ["harness", "search", "--confirm=3"]}]})
+    begun, frames = iter([False, True]), []
+    # between the search and its confirmation no process drives any of them
+    monkeypatch.setattr("harness.run.driver_lock.is_driven", lambda folder: next(begun))
+    driven = iter([True, True, False])
+    monkeypatch.setattr("harness.run.folder_view.is_driven", lambda folder: folder.name == "confirm" and next(driven))
+    monkeypatch.setattr(
+        watch, "_drawn", lambda snapshot: frames.append((snapshot.plan.kind, snapshot.status)) or snapshot.status
+    )
+    watch.watch(str(hunt.folder.path))
+    assert dict.fromkeys(frames) == dict.fromkeys(
+        [("search", "stopped"), ("confirmation", "running"), ("confirmation", "finished")]
+    )
 
 
 def test_ctrl_c_ends_the_view_and_changes_nothing(harness, hunt, terminal, monkeypatch):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import sys
 from pathlib import Path
 
@@ -81,6 +82,22 @@ def test_a_gpu_that_torch_does_not_see_is_a_fault_and_no_gpu_at_all_a_hint(monke
     assert "newer than the driver" in libraries.torch_checks(Answer(none), DRIVER)[1].found
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     assert libraries.torch_checks(Answer(none), DRIVER)[1].remedy == "unset CUDA_VISIBLE_DEVICES"
+
+
+@pytest.mark.parametrize(
+    "error", [subprocess.TimeoutExpired("nvidia-smi", 60), PermissionError(13, "Permission denied")]
+)
+def test_a_driver_whose_tool_hangs_or_cannot_be_run_is_a_fault_with_what_helps(monkeypatch, error):
+    def hangs(*_, **__):
+        raise error
+
+    monkeypatch.setattr(libraries, "ask", lambda *words: Answer(TORCH | {"gpus": []}))
+    monkeypatch.setattr(libraries.shutil, "which", lambda program: "/usr/bin/nvidia-smi")
+    monkeypatch.setattr(libraries.subprocess, "run", hangs)
+    *_, driver = libraries.torch()
+    assert (
+        driver.state == "bad" and driver.found.startswith("nvidia-smi does not answer: ") and "dmesg" in driver.remedy
+    )
 
 
 def test_libraries_that_do_not_import_are_faults_with_the_command_that_mends_them():

@@ -42,7 +42,9 @@ def test_two_builds_of_opencv_are_a_fault_with_the_way_out():
 
 def test_what_only_options_need_is_no_fault():
     check = machine.extras(GOOD | {"onnx": "1", "onnxscript": "1"})
-    assert check.state == "ok" and "--onnx lacks onnxruntime" in check.found and "harness[onnx" in check.found
+    assert check.state == "ok" and "--onnx lacks onnxruntime" in check.found
+    assert "--tracker lacks tensorboard, mlflow-skinny, wandb" in check.found
+    assert "harness[onnx,trackers,dashboard]" in check.found
 
 
 def test_this_very_environment_satisfies_the_harness():
@@ -83,9 +85,9 @@ def test_few_open_files_are_told(monkeypatch, soft, state):
     assert check.state == state and (state == "ok" or "ulimit -n 65536" in check.remedy)
 
 
-def test_letters_that_are_not_utf8_are_told():
-    assert machine.letters({"files": "UTF-8", "screen": "utf8"}).state == "ok"
-    check = machine.letters({"files": "ANSI_X3.4-1968", "screen": "utf-8"})
+def test_a_text_encoding_that_is_not_utf8_is_told():
+    assert machine.text_encoding({"files": "UTF-8", "screen": "utf8"}).state == "ok"
+    check = machine.text_encoding({"files": "ANSI_X3.4-1968", "screen": "utf-8"})
     assert check.state == "warn" and "files ANSI_X3.4-1968" in check.found and "LC_ALL=C.UTF-8" in check.remedy
 
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import replace
+
 import pytest
 
 from harness.config import ReplicateSettings, read_section
 from harness.errors import StudyError
 from harness.run import Resources, run_search
-from harness.run.confirm import goes_on, run_confirmation
+from harness.run.confirm import goes_on, run_confirmation, searched_with
 from harness.run.folder_view import FolderView
 from harness.run.plan import read_asked
 from harness.run.worker import TrialRun
@@ -144,3 +147,17 @@ def test_device_hours_end_a_confirmation_too(searched, console, monkeypatch):
     run_confirmation(searched, HERE, console, seeds=3, top=1, compute_hours=2.0)
     assert len(confirm_folder(searched).trials.read()) == 2 and not read_confirmation(searched).finished
     assert "--compute-hours 2 is used up (2 CPU-core-hours, 2 of 3 trials ended)" in console.file.getvalue()
+
+
+def test_what_each_trial_gets_is_what_it_had_in_the_search(searched):
+    assert searched_with(searched) == replace(HERE, gpus_per_trial=0.0)
+    about = json.loads(searched.provenance.read_text())
+    about["sessions"][-1]["resources"] |= {"gpus_per_trial": 0.5, "cpus_per_trial": 4.0, "upload": "file:///there"}
+    searched.provenance.write_text(json.dumps(about))
+    assert searched_with(searched) == Resources("inprocess", 0.5, 4.0)
+    about["sessions"][-1]["resources"] = {"gpus_per_trial": "many"}
+    searched.provenance.write_text(json.dumps(about))
+    with pytest.raises(StudyError, match="provenance.json: damaged .*restore it, or remove it"):
+        searched_with(searched)
+    searched.provenance.unlink()
+    assert searched_with(searched) == Resources()

@@ -98,6 +98,8 @@ def test_everything_there_is_to_know_is_in_the_frame():
     assert lines[0] == "hunt  search by promote  1:02:05  about 12 min left"
     assert "25 of 60 trials ended · 3 complete · 20 stopped early · 2 failed · 3 running · 4 waiting" in lines
     assert "best 0.6123  trial 10, epoch 9  lr=0.00123  head=linear  dice=0.5  weight_decay=0.00015  batch=16" in lines
+    early = drawn(replace(SNAPSHOT, best=replace(SNAPSHOT.best, stopped=True)), 140)
+    assert any(line.startswith("best 0.6123  trial 10, epoch 9, stopped early  lr=") for line in early)
     assert ["epoch", "1", "30", "4", "10", "16", "0.4100"] in [line.split() for line in lines]
     assert ["epoch", "3", "–", "–", "–", "–", "–"] in [line.split() for line in lines]
     assert "GPU 0 23.4 of 140 GiB" in lines

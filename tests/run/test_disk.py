@@ -31,11 +31,11 @@ class Five:
     def on_end(self, trial_id: str, error: str | None = None):
         if error == "paused":
             return None
-        return self.record.end(trial_id, len(self.record.ended), 0, "complete", picked={})
+        return self.record.end(trial_id, len(self.record.ended), 0, error or "complete", picked={})
 
 
-def _row(trial: str, score: float) -> EpochRow:
-    return EpochRow(
+def _row(trial: str, score: float, parameters: int = 0) -> EpochRow:
+    return EpochRow(parameters=parameters,
         trial=trial, epoch=1, score=score, train_loss=1.0, val_loss=1.0, terms={}, iou={}, train_score=None, lr={},
         train_seconds=1.0, val_seconds=1.0, images=1, peak_memory_mb=None, done=True,
     )  # fmt: skip
@@ -68,6 +68,50 @@ def test_an_ended_trial_leaves_no_state_to_resume_from(folder: StudyFolder) -> N
     for run in (folder.run(f"trial{n}") for n in range(1, 6)):
         assert not run.last.exists() and not run.previous.exists()
     assert len(_with_weights(folder)) == 5
+
+
+def _end(
+    study: Pruned, number: int, outcome: str = "complete", score: float | None = None, parameters: int = 0
+) -> None:
+    study.on_epoch(_row(f"trial{number}", number / 10 if score is None else score, parameters))
+    study.on_end(f"trial{number}", outcome)
+
+
+def test_complete_trials_keep_their_weights_before_stopped_ones_that_scored_higher(folder: StudyFolder) -> None:
+    study = Pruned(Five(folder), 0)
+    for number, outcome in ((1, "complete"), (2, "complete"), (3, "stopped"), (4, "stopped"), (5, "failed")):
+        _end(study, number, outcome)
+    # as the ranking has them, whose first is exported
+    assert [row.trial for row in study.record.ranking()] == ["trial2", "trial1", "trial4", "trial3"]
+    assert _with_weights(folder) == ["trial1", "trial2", "trial4"]
+
+
+def test_the_default_experiment_keeps_its_weights_whatever_it_scored(folder: StudyFolder) -> None:
+    _end_all(Pruned(Five(folder), 0, baseline="trial1"))
+    assert _with_weights(folder) == ["trial1", "trial3", "trial4", "trial5"]
+
+
+def test_with_two_objectives_the_trials_of_the_front_keep_their_weights_longest(folder: StudyFolder) -> None:
+    study = Pruned(Five(folder), 0, cost="parameters")
+    for number, score, parameters in ((1, 0.9, 500), (2, 0.8, 500), (3, 0.7, 500), (4, 0.6, 400), (5, 0.5, 300)):
+        _end(study, number, score=score, parameters=parameters)
+    assert _with_weights(folder) == ["trial1", "trial4", "trial5"]
+
+
+def test_what_waiting_trials_hold_counts_and_they_lose_nothing_but_their_spare_checkpoints(folder: StudyFolder) -> None:
+    study = Pruned(Five(folder), 1000)
+    for number in (2, 3, 4, 1):
+        _end(study, number)
+    # four times 100 bytes of weights, and 700 of the trial that has not ended
+    assert _with_weights(folder) == ["trial2", "trial3", "trial4", "trial5"]
+    study.budget = 600
+    _end(study, 5, "paused")
+    assert folder.run("trial5").previous.exists()
+    # its files may have been on their way to the disk until now
+    study.on_end("trial1", "paused")
+    run = folder.run("trial5")
+    assert run.last.exists() and run.best.exists() and not run.previous.exists()
+    assert _with_weights(folder) == ["trial2", "trial3", "trial4", "trial5"]
 
 
 def test_a_paused_trial_keeps_its_state(folder: StudyFolder) -> None:

@@ -101,6 +101,7 @@ def test_of_two_new_studies_of_one_name_the_later_is_refused_although_both_began
     def other_was_quicker(*_):
         study.path.mkdir(parents=True)
         study.settings.write_text("kind: replicates")
+        return HERE, []
 
     monkeypatch.setattr("harness.run.launch._connect", other_was_quicker)
     with pytest.raises(StudyError, match="study 'hunt' already exists"):

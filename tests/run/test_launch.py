@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import json
+import os
+from types import SimpleNamespace
 
 import pytest
+import torch
 
+from harness.ablate import Replicates
 from harness.config import Experiment, ReplicateSettings, SearchSettings, read_section
 from harness.errors import StudyError
-from harness.run import Resources, run_replicates, run_search
+from harness.run import Resources, launch, run_replicates, run_search
+from harness.run.inprocess import run_inprocess
+from harness.run.measure import Measured
 from harness.store import StudyFolder
 
 HERE = Resources("inprocess")
@@ -115,3 +121,61 @@ def test_an_ended_trial_keeps_its_weights_and_no_state_to_resume_from(study, tin
     run_search(study, tiny_space(trials=2), HERE, console, seed=4, disk_budget=0)
     ended = [row.trial for row in study.trials.read() if row.outcome != "failed"]
     assert ended and all(study.run(trial).best.exists() and not study.run(trial).last.exists() for trial in ended)
+
+
+# ---- the GPUs of a trial ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("gpus", "asked", "each", "said"),
+    [
+        (2, None, 1.0, "each trial gets one GPU"),
+        (0, None, 0.0, "trials train on the CPU: there is no GPU"),
+        (2, 0.0, 0.0, ""),
+        (2, 0.5, 0.5, ""),
+    ],
+)
+def test_each_trial_gets_one_gpu_where_there_is_one_unless_another_share_is_asked_for(
+    gpus, asked, each, said, study, tiny, console, monkeypatch
+):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
+    run_replicates(study, tiny(training__epochs=1), range(1), Resources("inprocess", gpus_per_trial=asked), console)
+    about = json.loads(study.provenance.read_text())
+    assert about["resources"]["gpus_per_trial"] == each
+    assert said in console.file.getvalue() and ("GPU" in console.file.getvalue()) == bool(said)
+
+
+@pytest.mark.parametrize(("gpus", "device"), [(0.0, "cpu"), (0.5, "cuda"), (None, "cuda")])
+def test_without_a_share_of_a_gpu_a_trial_trains_on_the_cpu_although_its_process_sees_one(
+    gpus, device, study, tiny, monkeypatch
+):
+    devices = []
+
+    def no_training(trial, run, device):
+        devices.append(device.type)
+        return (row for row in ())
+
+    monkeypatch.setattr("harness.run.worker.fit", no_training)
+    monkeypatch.setattr("harness.run.worker.pick_device", lambda: torch.device("cuda"))
+    study.path.mkdir(parents=True)
+    run_inprocess(Replicates(study, {"arm": tiny()}, range(1)), Resources(gpus_per_trial=gpus).device)
+    assert devices == [device]
+
+
+@pytest.mark.parametrize(("asked", "each", "visible"), [(None, 0.3333, "7"), (0.5, 0.5, "7"), (0.0, 0.0, "")])
+def test_measuring_gives_the_share_that_a_trial_needs_and_uses_no_gpu_for_trials_that_get_none(
+    asked, each, visible, tiny, console, monkeypatch
+):
+    seen = []
+
+    def measure_all(shapes, threads):
+        seen.append(os.environ["CUDA_VISIBLE_DEVICES"])
+        return [Measured(1000, 10.0, 5000.0) for _ in shapes]
+
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "7")
+    monkeypatch.setattr(launch, "measure_all", measure_all)
+    monkeypatch.setattr(launch, "pick_device", lambda: torch.device("cuda"))
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda index: SimpleNamespace(total_memory=24e9))
+    found, _ = launch.fit_resources(Resources(gpus_per_trial=asked), [tiny()], console)
+    assert found.gpus_per_trial == each
+    assert seen == [visible] and os.environ["CUDA_VISIBLE_DEVICES"] == "7"

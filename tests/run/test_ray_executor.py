@@ -153,6 +153,22 @@ def test_trials_that_fit_are_counted_node_by_node(nodes, resources, fits, monkey
     assert cluster.fitting(resources) == fits
 
 
+@pytest.mark.parametrize(
+    ("nodes", "asked", "each"), [([node(8), node(8, 4)], None, 1.0), ([node(8)], None, 0.0), ([node(8, 4)], 0.0, 0.0)]
+)
+def test_a_trial_gets_a_gpu_of_a_cluster_that_has_one_unless_it_asks_for_none(nodes, asked, each, monkeypatch):
+    monkeypatch.setattr(cluster.ray, "nodes", lambda: nodes)
+    monkeypatch.setattr(cluster, "_join", lambda address: None)
+    assert cluster.connect(Resources(address="there", gpus_per_trial=asked)).gpus_per_trial == each
+
+
+def test_a_worker_is_told_to_train_on_the_cpu_where_its_trial_has_no_gpu(tiny_space, folder):
+    for gpus, device in ((0.0, "cpu"), (0.5, None)):
+        resources = Resources(gpus_per_trial=gpus)
+        searcher = StudySearcher(Search(folder, tiny_space(), 0), resources, lambda: 1, Deaths(), {})
+        assert searcher.suggest("a")["device"] == device
+
+
 def test_a_trial_does_not_spread_over_two_nodes(monkeypatch):
     monkeypatch.setattr(cluster.ray, "nodes", lambda: [node(2), node(2)])
     with pytest.raises(StudyError, match="asks for 3 CPUs and 0 GPUs; Ray's nodes have 2 and 0; 2 and 0"):

@@ -256,6 +256,7 @@ def test_an_ablation_that_is_extended_gets_further_seeds_of_each_arm_and_keeps_t
 def test_what_may_differ_at_each_start_is_kept_for_each(study, tiny_space, console, monkeypatch):
     run_search(study, tiny_space(trials=1), HERE, console, seed=0)
     monkeypatch.setattr("harness.run.launch.device_name", lambda: "another device")
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 1)
     now = Resources("inprocess", cpus_per_trial=2.0)
     budgets = {"time_budget": 3600.0, "disk_budget": 1e9}
     run_search(study, tiny_space(trials=2), now, console, seed=0, resume=True, **budgets)

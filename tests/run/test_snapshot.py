@@ -32,7 +32,7 @@ from harness.run.plan import Plan, path_arms, read_asked
 from harness.run.remaining import epochs_left
 from harness.run.snapshot import RungShown, Tally
 from harness.search import Search
-from harness.store import EpochRow, Record, StudyFolder, TrialRow, write_text
+from harness.store import EpochRow, Record, StudyFolder, TrialRow, write_json, write_text
 
 PROMOTE = SearchConfig(trials=9, strategy="promote", default_first=False, grace_epochs=1, reduction_factor=3)
 
@@ -95,6 +95,9 @@ def test_the_best_is_the_highest_score_of_any_epoch_of_trials_that_did_not_fail(
     tally.ended(end("b", "failed", 1))
     best = tally.snapshot("running", 0.0).best
     assert (best.trial, best.number, best.score, best.epoch, best.picked) == ("a", 97, 0.6, 2, {"lr": "a"})
+    assert not best.stopped
+    tally.ended(end("a", "stopped", 3))
+    assert tally.snapshot("running", 0.0).best.stopped
 
 
 def test_a_rung_tells_who_came_who_waits_who_went_on_and_who_was_stopped():
@@ -172,6 +175,23 @@ def test_the_pace_is_measured_once_enough_epochs_came_in(monkeypatch):
     assert tally.snapshot("running", 0.0).left == pytest.approx(600.0)
 
 
+def test_the_time_left_is_no_more_than_a_budget_leaves(monkeypatch):
+    monkeypatch.setattr("time.monotonic", lambda: 5000.0)
+    tally = Tally(Plan("hunt", "training", 10, 100))
+    for trial in ("a", "b"):
+        for number in (1, 2):
+            tally.epoch(epoch(trial, number, 0.1, seconds=10.0), live=False)
+    # 996 epochs of 10 seconds, two at once
+    assert tally.snapshot("running", 1.0).left == 4980.0
+    tally.deadline = 5600.0
+    assert tally.snapshot("running", 1.0).left == 600.0
+    # 40 of 240 seconds are used
+    tally.device_seconds = 240.0
+    assert tally.snapshot("running", 1.0).left == 100.0
+    tally.deadline = 4000.0
+    assert tally.snapshot("running", 1.0).left == 0.0
+
+
 def test_the_plan_of_a_search_is_its_spaces(folder, tiny_space):
     settings = SearchSettings(space=tiny_space(trials=7), seed=0, dataset="f00d")
     write_text(folder.settings, dump_yaml(settings.model_dump(mode="json")))
@@ -180,11 +200,10 @@ def test_the_plan_of_a_search_is_its_spaces(folder, tiny_space):
     assert list(plan.rule().rungs) == [1]
 
 
-def test_a_training_is_planned_by_its_seeds_and_an_older_one_not_at_all(folder, tiny):
-    for seeds, planned in ((3, 3), (None, None)):
-        settings = ReplicateSettings(arms={"study": tiny()}, seeds=seeds, dataset="f00d")
-        write_text(folder.settings, dump_yaml(settings.model_dump(mode="json")))
-        assert read_asked(folder).plan == Plan("study", "training", planned, 3)
+def test_a_training_is_planned_by_its_seeds(folder, tiny):
+    settings = ReplicateSettings(arms={"study": tiny()}, seeds=3, dataset="f00d")
+    write_text(folder.settings, dump_yaml(settings.model_dump(mode="json")))
+    assert read_asked(folder).plan == Plan("study", "training", 3, 3)
 
 
 def ablation(**design) -> Ablation:
@@ -326,6 +345,45 @@ def test_from_outside_those_that_wait_at_a_rung_are_told_from_the_one_that_went_
             search.on_epoch(epoch(trials[1], number, 0.4))
         search.on_end(trials[1])
         assert view.look().rungs[1].reached == 1
+
+
+def test_from_outside_a_budget_of_the_last_start_limits_the_time_left(hunt):
+    folder, _, search = hunt
+    trial = search.next_trial()
+    for number in (1, 2, 3):
+        search.on_epoch(epoch(trial.id, number, 0.1, seconds=1000.0))
+    write_json(folder.provenance, {"sessions": [
+        {"asked": {"time_budget_s": 1.0}},
+        {"asked": {"trials": 9, "compute_hours": 1.0}, "resources": {"gpus_per_trial": 0.5, "cpus_per_trial": 8.0}},
+    ]})  # fmt: skip
+    with driver_lock(folder):
+        # an hour of one GPU is two of a half; 3000 seconds are used
+        assert FolderView(folder).look().left == pytest.approx(4200.0)
+        write_json(folder.provenance, {"sessions": [{"asked": {"time_budget_s": 100.0}}]})
+        assert 0 < FolderView(folder).look().left <= 100.0
+
+
+def test_from_outside_two_objectives_decide_who_waits(folder):
+    config = PROMOTE.model_copy(update={"objectives": ("score", "parameters")})
+    space = validate_section(
+        Space,
+        {
+            "experiment": {"training": {"epochs": 9}},
+            "search": config.model_dump(),
+            "parameters": {"lr": {"kind": "float", "field": "optimiser.lr", "low": 1e-4, "high": 1e-1, "log": True}},
+        },
+        "space",
+    )
+    write_text(folder.settings, dump_yaml(SearchSettings(space=space, seed=0, dataset="f").model_dump(mode="json")))
+    search = Search(folder, space, 0)
+    with driver_lock(folder):
+        # no other has fewer parameters than the second, none has a better score than the last
+        for score, parameters in ((0.1, 900), (0.2, 100), (0.3, 900)):
+            trial = search.next_trial().id
+            assert not search.on_epoch(epoch(trial, 1, score).model_copy(update={"parameters": parameters}))
+            search.on_end(trial)
+        goes_on = search.next_trial().id
+        assert [trial.trial for trial in FolderView(folder).look().running] == [goes_on]
 
 
 def test_from_outside_the_last_best_of_a_rung_runs_once_nothing_else_does(hunt):

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy import integrate, stats
 
-from harness.config import Experiment, Trial, fingerprint, read_section
+from harness.config import Experiment, SearchSettings, Trial, fingerprint, read_section
 from harness.errors import StudyError
 from harness.search.confirmation import (
     asks_for_confirmation,
@@ -21,6 +21,7 @@ from harness.search.confirmation import (
     read_confirmation,
     write_confirmed,
 )
+from harness.search.search import ranked
 from harness.store import StudyFolder, write_text
 
 
@@ -61,6 +62,23 @@ def test_trials_that_ran_to_their_end_come_before_those_that_were_stopped(hunt_o
     hunt = hunt_of(epochs=2).search([0.9], [0.1, 0.2])
     first = best_arms(hunt.folder, 1)["rank-1"]
     assert Trial(first, 0).id == hunt.rows[1][0].trial
+
+
+def test_with_two_objectives_those_of_the_front_are_confirmed_and_export_stays_on_it(hunt_of):
+    hunt = hunt_of().search([0.5], [0.4], [0.3], [0.2])
+    sizes = (300, 900, 100, 500)
+    for (_, epochs), size in zip(hunt.rows, sizes, strict=True):
+        epochs[0] = epochs[0].model_copy(update={"parameters": size})
+    search = hunt.space.search.model_copy(update={"objectives": ("score", "parameters")})
+    space = hunt.space.model_copy(update={"search": search})
+    hunt.write(hunt.folder, SearchSettings(space=space, seed=0, dataset="f00d"), hunt.rows)
+    arms = best_arms(hunt.folder, 5)
+    assert [Trial(e, 0).id for e in arms.values()] == [hunt.rows[i][0].trial for i in (0, 2)]
+    assert [ranked(hunt.folder, rank).number for rank in (1, 2)] == [0, 2]
+
+    hunt.confirm({0: fresh(0.4, 0.41, 0.42), 2: fresh(0.3, 0.31, 0.32)})
+    confirmation = read_confirmation(hunt.folder)
+    assert numbers(confirmation) == [0, 2] and not confirmation.moved_on and confirmation.searched == 4
 
 
 def test_a_search_without_a_score_has_nothing_to_confirm(hunt_of):

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pytest
 from scipy.stats import kstest, truncnorm, uniform
 
 from harness.config import Space
+from harness.config.space import Strategy
 from harness.search.parzen import encode, log_prior, parzen_draw
 from harness.search.prior import BETA, WIDTH, density, weight
-from harness.search.strategies import value_source
+from harness.search.strategies import prior_notes, value_source
 from harness.search.values import at_position, centre_of, position, random_pick, random_position
 
 LR = {"kind": "float", "field": "optimiser.lr", "low": 1e-4, "high": 1e-1, "log": True}
@@ -138,3 +139,10 @@ def test_draws_with_priors_are_those_of_seed_and_number(strategy, make_space):
     first, resumed = value_source(space, 0), value_source(space, 0, started=5)
     drawn = [first.draw(number) for number in range(10)]
     assert [resumed.draw(number) for number in range(5, 10)] == drawn[5:]
+
+
+@pytest.mark.parametrize("strategy", get_args(Strategy))
+def test_a_strategy_that_hardly_uses_a_prior_says_so(make_space, strategy):
+    said = " ".join(prior_notes(make_space({"lr": with_prior(LR, 1e-3)}, strategy=strategy)))
+    assert ("before trial 10 alone" in said) == (strategy in ("tpe", "asha", "gp_asha"))
+    assert prior_notes(make_space({"lr": LR}, strategy=strategy)) == []

@@ -151,6 +151,22 @@ def test_trials_that_run_at_once_do_not_share_an_id(make_space, folder):
     assert len({search.next_trial().id for _ in range(8)}) == 8
 
 
+def test_a_trial_that_was_cut_short_for_lack_of_time_shares_its_id_with_none_that_starts_after_it(
+    make_space, folder, row
+):
+    two = {"batch": {"kind": "choice", "field": "training.batch_size", "choices": [2, 4]}}
+    search = Search(folder, make_space(two, trials=8, default_first=False), seed=0, deadline=time.monotonic() + 1000)
+    started = []
+    for _ in range(8):
+        trial = search.next_trial()
+        # of the third one, a second epoch would not end in time
+        first = row(trial.id, 1, 0.9).model_copy(update={"train_seconds": 2000.0 if len(started) == 2 else 1.0})
+        started.append(trial.id)
+        if not search.on_epoch(first):
+            assert search.on_end(trial.id) is None
+    assert len(search.cut) == 1 and len(set(started)) == 8
+
+
 EXCLUSIVE = {
     "epochs": {"kind": "choice", "field": "training.epochs", "choices": [9, 4]},
     "warmup": {"kind": "choice", "field": "schedule.warmup_epochs", "choices": [0, 6]},
