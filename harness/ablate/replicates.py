@@ -78,6 +78,10 @@ class Replicates:
         """Whether there will be trials once others have ended."""
         return bool(self.waiting and self.running)
 
+    def may_go_on(self) -> bool:
+        """Whether trials that are under way may begin another epoch: always."""
+        return True
+
     def on_epoch(self, row: EpochRow) -> bool:
         """Record an epoch; True until the trial's own last."""
         self.record.add_epoch(row)

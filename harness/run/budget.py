@@ -41,6 +41,9 @@ class Budgeted:
     def waits(self) -> bool:
         return self.used < self.hours and self.study.waits()
 
+    def may_go_on(self) -> bool:
+        return self.used < self.hours and self.study.may_go_on()
+
     def resumable(self) -> Container[str]:
         return self.study.resumable()
 

@@ -39,6 +39,9 @@ class Pruned:
     def waits(self) -> bool:
         return self.study.waits()
 
+    def may_go_on(self) -> bool:
+        return self.study.may_go_on()
+
     def on_epoch(self, row: EpochRow) -> bool:
         return self.study.on_epoch(row)
 

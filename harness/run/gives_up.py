@@ -46,6 +46,9 @@ class GivesUp:
     def resumable(self) -> Container[str]:
         return self.study.resumable()
 
+    def may_go_on(self) -> bool:
+        return self.study.may_go_on()
+
     def on_epoch(self, row: EpochRow) -> bool:
         self.training.add(row.trial)
         return self.study.on_epoch(row)

@@ -15,7 +15,7 @@ def run_inprocess(study: Study) -> None:
 
 
 def _run_trial(study: Study, trial: Trial) -> Failure | None:
-    run = TrialRun(trial, runs_path(study.folder, trial.id))
+    run = TrialRun(trial, runs_path(study.folder, trial.id), study.record.last_epoch(trial.id))
     try:
         failure = _run_epochs(study, run)
     finally:

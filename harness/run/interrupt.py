@@ -83,6 +83,9 @@ class Stoppable:
     def waits(self) -> bool:
         return not self.stop.asked and self.study.waits()
 
+    def may_go_on(self) -> bool:
+        return not self.stop.asked and self.study.may_go_on()
+
     def resumable(self) -> Container[str]:
         return self.study.resumable()
 
