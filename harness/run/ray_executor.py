@@ -6,7 +6,7 @@ study's business; nothing that Ray writes is read again.
 
 from __future__ import annotations
 
-from harness.run.cluster import Room, check_nodes, connect
+from harness.run.cluster import Room, check_nodes, connect, own_code
 
 # isort: split
 # ray.tune reads its variables when it is imported, ray its own in harness.run.cluster
@@ -97,6 +97,7 @@ class TrialActor(tune.Trainable):
     """One worker; it takes one trial after the other, so that torch is imported once."""
 
     def setup(self, config: dict[str, Any]) -> None:
+        _check_code(config["code"])
         trial = Trial(Experiment.model_validate_json(config["experiment"]), config["seed"])
         _check_sees(config["study"], trial.experiment.data.root)
         _return_freed_memory()
@@ -224,6 +225,7 @@ class StudySearcher(Searcher):
             return None if self.live or self.study.waits() else Searcher.FINISHED
         self.live[trial_id] = trial
         return {
+            "code": own_code() if self.resources.address is not None else None,
             "experiment": canonical_json(trial.experiment),
             "seed": trial.seed,
             "study": str(self.study.folder.path.resolve()),
@@ -324,6 +326,14 @@ _CAUSES = {
     r"connection error code": "it was killed or crashed (`dmesg` there says whether the kernel did it for memory)",
     r"actor \S+ is unavailable": _NODE_SILENT,
 }
+
+
+def _check_code(drivers: str | None) -> None:
+    """Refuse to train with other code than the driver's, on a node that has joined since `check_nodes`."""
+    if drivers not in (None, own_code()):
+        raise StudyError(
+            f"{socket.gethostname()} has harness {own_code()} instead of {drivers}: install the same on every node"
+        )
 
 
 def _check_sees(*folders: str | None) -> None:

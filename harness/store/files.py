@@ -41,9 +41,19 @@ def write_bytes(path: Path, *parts: bytes | memoryview, before: Path | None = No
             if before is not None and path.exists():
                 os.replace(path, before)
             os.replace(temporary, path)
+            sync_folder(path.parent)
         except BaseException:
             temporary.unlink(missing_ok=True)
             raise
+
+
+def sync_folder(folder: Path) -> None:
+    """Put the names of a folder's files on the disk: a file is there after a power loss once its name is too."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 @contextmanager

@@ -67,13 +67,15 @@ def test_where_there_is_no_room_the_old_file_stays_and_the_new_one_takes_none(tm
     assert [(p.name, p.read_bytes()) for p in tmp_path.iterdir()] == [("weights", b"old")]
 
 
-def test_the_bytes_are_on_disk_before_the_name_changes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_bytes_are_on_disk_before_the_name_changes_and_then_the_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     calls: list[str] = []
     for name in ("fsync", "replace"):
         real = getattr(os, name)
         monkeypatch.setattr(os, name, lambda *a, name=name, real=real: (calls.append(name), real(*a))[1])
     write_text(tmp_path / "t", "new")
-    assert calls == ["fsync", "replace"]
+    assert calls == ["fsync", "replace", "fsync"]
 
 
 def test_a_value_that_json_has_not_leaves_the_old_file(tmp_path: Path) -> None:

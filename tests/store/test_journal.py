@@ -98,8 +98,11 @@ def test_a_row_is_on_disk_before_append_returns(
     synced: list[bytes] = []
     monkeypatch.setattr(os, "fsync", lambda _: synced.append(journal.path.read_bytes()))
     journal.append(epoch_row())
-    assert len(synced) == 1
+    # the row, and the name of the new file
+    assert len(synced) == 2
     assert synced[0].endswith(b"}\n")
+    journal.append(epoch_row())
+    assert len(synced) == 3
 
 
 def test_a_row_for_which_there_is_no_room_is_no_row_and_the_next_one_is(
