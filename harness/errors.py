@@ -8,7 +8,8 @@ HarnessError               exit code 2: bad input, nothing was started
  └── TrainingError         exit code 3: a training that started and went wrong
       ├── NonFiniteLoss    the loss became inf or nan
       ├── OutOfMemory      the GPU or the host has too little memory for a trial
-      └── DiskFull         a file found no room; no trial can help that
+      └── StorageError     a file of a study cannot be written; no trial can help that
+           └── DiskFull    there is no room for it
 """
 
 
@@ -53,5 +54,9 @@ class OutOfMemory(TrainingError):
     """A GPU or its host has too little memory for a trial; the message names the settings that need less."""
 
 
-class DiskFull(TrainingError):
+class StorageError(TrainingError):
+    """A file of a study cannot be written; the message names its folder and what the system says."""
+
+
+class DiskFull(StorageError):
     """A file found no room; the message names its folder and what is free there."""

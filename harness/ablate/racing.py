@@ -38,8 +38,8 @@ class Racing(Replicates):
     def next_trial(self) -> Trial | None:
         """The next trial; once all have ended, one more seed of each arm that is not resolved."""
         trial = super().next_trial()
-        if trial is None and not self.waiting and not self.running:
-            self._one_more_seed()
+        # a race that goes on looks at the scores as often as before, for trials that have ended already
+        while trial is None and not self.waiting and not self.running and self._one_more_seed():
             trial = super().next_trial()
         return trial
 
@@ -47,19 +47,22 @@ class Racing(Replicates):
         """Whether there may be trials once others have ended: their scores decide."""
         return bool(self.running)
 
-    def _one_more_seed(self) -> None:
-        scores = self._scores()
+    def _one_more_seed(self) -> bool:
+        """Whether a trial was added."""
+        scores, before = self._scores(), len(self.arm_of)
         if self.reference not in scores or len(scores) < 2:
-            return
+            return False
         for arm in straddling(compare(scores, self.reference, np.random.default_rng(0))):
             seed = max(scores[arm]) + 1
             if seed < self.most:
                 self.add(self._with_parents([self.reference, arm]), [seed])
+        return len(self.arm_of) > before
 
     def _scores(self) -> dict[str, dict[int, float]]:
+        """By arm and seed, of the trials that were asked for so far: what came later had no say in the look before."""
         scores: dict[str, dict[int, float]] = {}
         for row in self.record.ended.values():
-            if row.outcome == "complete" and self._comparable(row.picked["arm"]):
+            if row.trial in self.arm_of and row.outcome == "complete" and self._comparable(row.picked["arm"]):
                 scores.setdefault(row.picked["arm"], {})[row.seed] = self.score(row)
         return {arm: scores[arm] for arm in self.arms if arm in scores}
 

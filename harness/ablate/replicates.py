@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import count
 
 from harness.config import Experiment, Trial, fingerprint
 from harness.errors import StudyError
@@ -23,6 +24,10 @@ class Replicates:
         self.folder, self.record = folder, Record(folder)
         self.arms = chain(arms)
         self.arm_of: dict[str, str] = {}
+        #: of each trial; those that have a row keep theirs, the others get what is left in the order of asking
+        self.numbers = {row.trial: row.number for row in self.record.ended.values()}
+        taken = set(self.numbers.values())
+        self._free = (number for number in count() if number not in taken)
         self.waiting: list[Trial] = []
         self.running: dict[str, Trial] = {}
         #: whether a signal ended its run before its time
@@ -40,6 +45,8 @@ class Replicates:
                 trial = Trial(self.arms[arm], seed)
                 if trial.id not in self.arm_of:
                     self.arm_of[trial.id] = arm
+                    if trial.id not in self.numbers:
+                        self.numbers[trial.id] = next(self._free)
                     if trial.id not in self.record.ended:
                         self.waiting.append(trial)
         self._check_parents()
@@ -71,6 +78,10 @@ class Replicates:
         """Whether there will be trials once others have ended."""
         return bool(self.waiting and self.running)
 
+    def may_go_on(self) -> bool:
+        """Whether trials that are under way may begin another epoch: always."""
+        return True
+
     def on_epoch(self, row: EpochRow) -> bool:
         """Record an epoch; True until the trial's own last."""
         self.record.add_epoch(row)
@@ -87,7 +98,7 @@ class Replicates:
     def _end(self, trial: Trial, error: str | None) -> TrialRow:
         return self.record.end(
             trial.id,
-            list(self.arm_of).index(trial.id),
+            self.numbers[trial.id],
             trial.seed,
             "complete" if error is None else "failed",
             picked={"arm": self.arm_of[trial.id]},

@@ -49,5 +49,10 @@ def _rows(folder: StudyFolder) -> list[tuple[tuple, dict]]:
 
 
 def _best(folder: StudyFolder) -> tuple | None:
+    """The best trial, and the weights that are kept of it."""
     ranking = Record(folder).ranking()
-    return (ranking[0].trial, ranking[0].score, ranking[0].best_epoch) if ranking else None
+    if not ranking:
+        return None
+    weights = folder.run(ranking[0].trial).best
+    kept = weights.read_bytes() if weights.exists() else None
+    return ranking[0].trial, ranking[0].score, ranking[0].best_epoch, kept

@@ -34,6 +34,11 @@ class Command:
         return self.home / "results"
 
     @property
+    def log(self) -> Path:
+        """What all its drivers said."""
+        return self.home / "driver.log"
+
+    @property
     def folder(self) -> StudyFolder:
         return StudyFolder(self.results / "study")
 
@@ -46,7 +51,7 @@ class Command:
         resume = ["--resume"] if self.folder.settings.exists() else []
         words = [sys.executable, "-m", "harness", "search", str(self.space), "--name", self.folder.name]
         join = ["--address", self.cluster.address] if self.cluster else []
-        log = open(self.home / "driver.log", "ab")
+        log = open(self.log, "ab")
         with log:
             process = subprocess.Popen(
                 [*words, *self.options, *join, *resume],

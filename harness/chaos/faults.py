@@ -18,6 +18,8 @@ import psutil
 from harness.chaos.disk import fill
 from harness.chaos.driver import Command, Driver
 from harness.chaos.processes import workers_below
+from harness.errors import TrainingError
+from harness.run.driver_lock import is_driven
 
 
 class Fault(NamedTuple):
@@ -40,6 +42,8 @@ SUSPENDED = (3.0, 15.0)
 #: seconds, at least and at most, until another node takes the place of a lost one
 MISSING = (0.0, 10.0)
 _LOOK = 0.1
+#: exit code of a driver that ended in order before its time
+INTERRUPTED = 130
 
 
 def kill_worker(command: Command, driver: Driver, rng: random.Random) -> bool:
@@ -91,31 +95,74 @@ def _suspend(pid: int, rng: random.Random) -> bool:
 
 
 def interrupt(command: Command, driver: Driver, rng: random.Random) -> bool:
-    driver.signal(signal.SIGINT)
-    return driver.wait(PATIENCE) is not None
+    return _ends_in_order(command, driver, lambda: driver.signal(signal.SIGINT), -signal.SIGINT)
 
 
 def terminate(command: Command, driver: Driver, rng: random.Random) -> bool:
-    driver.signal(signal.SIGTERM)
-    return driver.wait(PATIENCE) is not None
+    return _ends_in_order(command, driver, lambda: driver.signal(signal.SIGTERM), -signal.SIGTERM)
 
 
 def interrupt_twice(command: Command, driver: Driver, rng: random.Random) -> bool:
-    driver.signal(signal.SIGINT)
-    if driver.wait(rng.uniform(0.0, 0.5)) is None:
+    def strike() -> None:
         driver.signal(signal.SIGINT)
-    return driver.wait(PATIENCE) is not None
+        if driver.wait(rng.uniform(0.0, 0.5)) is None:
+            driver.signal(signal.SIGINT)
+
+    return _ends_in_order(command, driver, strike, -signal.SIGINT, always=True)
+
+
+def _ends_in_order(
+    command: Command, driver: Driver, strike: Callable[[], None], killed: int, always: bool = False
+) -> bool:
+    """Ask a driver to end, and look how it does; False where it came to its end before.
+
+    Args:
+        killed: its exit code where nothing takes the signal: right as long as it has written no row, or no longer
+            drives its study.
+        always: whether that is right at any time: Python puts its handlers away before it ends.
+
+    Raises:
+        TrainingError: it does not end, or with another exit code than it should.
+    """
+    drives = is_driven(command.folder)
+    allowed = {0, INTERRUPTED} | ({killed} if always or not (drives and _has_written(command, driver)) else set())
+    strike()
+    code = driver.wait(PATIENCE)
+    if code is None or (drives and code not in allowed):
+        raise _wrong(command, f"a driver that was asked to end did not end with exit code {INTERRUPTED}", code)
+    return code == INTERRUPTED
+
+
+def _has_written(command: Command, driver: Driver) -> bool:
+    """Whether a driver has written a row since it started: it has long begun to take signals."""
+    try:
+        written = command.folder.epochs.path.stat().st_mtime
+        return written > psutil.Process(driver.process.pid).create_time()
+    except (FileNotFoundError, psutil.NoSuchProcess):
+        return False
+
+
+def _wrong(command: Command, what: str, code: int | None) -> TrainingError:
+    found = f"but runs on after {PATIENCE:g} s" if code is None else f"but with {code}"
+    return TrainingError(f"{what}, {found}; what it said is in {command.log}")
 
 
 def second_driver(command: Command, driver: Driver, rng: random.Random) -> bool:
-    """Start the same study twice; nothing was struck unless the second was refused."""
+    """Start the same study twice; nothing was struck where the first one ended meanwhile.
+
+    Raises:
+        TrainingError: the second one is not refused.
+    """
     if not command.folder.settings.exists() or not driver.runs():
         return False
     second = command.start()
-    refused = second.wait(PATIENCE) == 2
-    if not refused:
-        second.kill()
-    return refused
+    try:
+        code = second.wait(PATIENCE)
+        if code != 2 and driver.runs():
+            raise _wrong(command, "a second driver of a study was not refused with exit code 2", code)
+    finally:
+        second.end()
+    return code == 2
 
 
 def torn_line(command: Command, driver: Driver, rng: random.Random) -> bool:
@@ -154,13 +201,20 @@ def lose_node(command: Command, driver: Driver, rng: random.Random) -> bool:
 
 
 def fill_disk(command: Command, driver: Driver, rng: random.Random) -> bool:
-    """Leave no byte for the files of a study, begun or not, until its driver has stopped by itself."""
+    """Leave no byte for the files of a study, begun or not, until its driver has stopped by itself.
+
+    Raises:
+        TrainingError: it does not end, or with another exit code than it should.
+    """
     ballast = command.results / "ballast"
     try:
         fill(ballast)
-        return driver.wait(PATIENCE) not in (None, 0)
+        code = driver.wait(PATIENCE)
     finally:
         ballast.unlink(missing_ok=True)
+    if code not in (0, TrainingError.exit_code):
+        raise _wrong(command, "a driver without room did not end with exit code 3", code)
+    return code != 0
 
 
 FAULTS = (

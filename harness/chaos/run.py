@@ -24,6 +24,10 @@ _AGAIN = 5.0
 #: how often in a row that may happen, until faults come again that had their turn: a minute, many times what it takes
 _IN_VAIN = 24
 _LOOK = 0.1
+#: seconds after which a search is asked how far it is
+_NEWS = 5.0
+#: seconds without a new row, many times what an epoch of such a search takes, after which it will not come to its end
+STALLED = 1800.0
 
 
 @dataclass(frozen=True)
@@ -166,14 +170,25 @@ def _lives_through(driver: Driver, seconds: float) -> bool:
 
 def _end(driver: Driver, command: Command) -> None:
     """Let a search come to its end."""
-    if driver.wait() != 0:
+    rows, since = -1, time.monotonic()
+    while (code := driver.wait(_NEWS)) is None:
+        if (now := _bytes_of(command)) != rows:
+            rows, since = now, time.monotonic()
+        if time.monotonic() > since + STALLED:
+            raise TrainingError(f"a search wrote no row for {STALLED:g} s; what it said is in {command.log}")
+    if code != 0:
         raise _failed(driver, command)
 
 
+def _bytes_of(command: Command) -> int:
+    """Size of a search's journals."""
+    journals = (command.folder.epochs.path, command.folder.trials.path)
+    return sum(path.stat().st_size for path in journals if path.exists())
+
+
 def _failed(driver: Driver, command: Command) -> TrainingError:
-    log = command.home / "driver.log"
-    last = log.read_text(errors="replace").strip().splitlines()[-1:]
+    last = command.log.read_text(errors="replace").strip().splitlines()[-1:]
     return TrainingError(
         f"a search ended with exit code {driver.process.returncode} instead of 0, its last words: {' '.join(last)}; "
-        f"all of them are in {log}"
+        f"all of them are in {command.log}"
     )

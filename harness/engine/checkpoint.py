@@ -24,7 +24,7 @@ from torch import nn
 
 from harness.config import printable
 from harness.errors import StudyError
-from harness.store import RunFolder, write_bytes
+from harness.store import RunFolder, naming_what_fails, write_bytes
 
 Tensors = dict[str, torch.Tensor]
 
@@ -49,7 +49,7 @@ def write_checkpoint(path: Path, packed: bytes, before: Path | None = None) -> N
     """Write what one of the `pack_` functions made, with its checksum; what it replaces is kept at `before`.
 
     Raises:
-        DiskFull: there is no room for it.
+        StorageError: it cannot be written.
     """
     body = 8 + int.from_bytes(packed[:8], "little")
     at = packed.index(_BEFORE_SUM) + len(_BEFORE_SUM)
@@ -69,7 +69,8 @@ def pack_weights(model: nn.Module, header: dict[str, Any], frozen: str | None = 
 def save_frozen(path: Path, model: nn.Module) -> None:
     """Write an encoder that never trains, unless that was done before."""
     if not path.exists():
-        path.parent.mkdir(exist_ok=True)
+        with naming_what_fails(path.parent):
+            path.parent.mkdir(exist_ok=True)
         tensors = {f"model.{_ENCODER}{k}": v for k, v in model.encoder.state_dict().items()}
         write_checkpoint(path, _pack(tensors, {}))
 

@@ -1,9 +1,9 @@
 """The training loop: a generator that yields one row per epoch.
 
 Read from `fit` down. Checkpoints are written in the background, in order, and all of them before the last row is
-yielded or the generator is closed. A resumed run first yields the row of the checkpoint that it resumes from, and
-repeats an epoch whose checkpoint a kill has cut short, or that is damaged: whoever keeps the rows can lose none and,
-by epoch, doubles none.
+yielded or the generator is closed. A resumed run first yields the rows of the checkpoint that it resumes from which
+its caller lacks, or the last of them, and repeats an epoch whose checkpoint a kill has cut short, or that is damaged:
+whoever keeps the rows can lose none and, by epoch, doubles none.
 """
 
 from __future__ import annotations
@@ -48,17 +48,22 @@ from harness.models import build_model, set_encoder_trainable
 from harness.store import BackgroundWriter, EpochRow, RunFolder, write_bytes
 
 
-def fit(trial: Trial, run: RunFolder, device: torch.device) -> Iterator[EpochRow]:
+def fit(trial: Trial, run: RunFolder, device: torch.device, known: int | None = None) -> Iterator[EpochRow]:
     """Train, or go on training, one trial.
 
+    Args:
+        known: the last epoch whose row the caller keeps; a power loss may have cost those after it. None: all that
+            were saved.
+
     Yields:
-        One row per epoch, the last with `done`; a resumed run starts with the last epoch that was saved.
+        One row per epoch, the last with `done`; a resumed run starts with the epochs that were saved after `known`, or
+        else with the last that was saved.
 
     Raises:
         HarnessError: data, model or size that cannot be used.
         NonFiniteLoss: the loss became inf or nan.
         OutOfMemory: on the GPU, and smaller forward passes did not help or cannot be.
-        DiskFull: there is no room for the run's files; what is there can be resumed.
+        StorageError: the run's files cannot be written; what is there can be resumed.
     """
     run.create(trial)
     if trial.experiment.training.epochs == 0:
@@ -70,7 +75,7 @@ def fit(trial: Trial, run: RunFolder, device: torch.device) -> Iterator[EpochRow
         if not rows and session.whole_start and not trial.experiment.protocol.reset_best:
             # the weights that it starts from are the first to beat
             rows = [save_epoch_zero(session, run, writer)]
-        yield from rows[-1:]
+        yield from [row for row in rows if known is not None and row.epoch > known] or rows[-1:]
         micro_batch = rows[-1].micro_batch if rows else None
         while not (rows and rows[-1].done):
             trained = _train_if_it_fits(session, rows, micro_batch)

@@ -44,6 +44,9 @@ class Budgeted(Wrapped):
     def waits(self) -> bool:
         return self.used < self.hours and self.study.waits()
 
+    def may_go_on(self) -> bool:
+        return self.used < self.hours and self.study.may_go_on()
+
     def on_epoch(self, row: EpochRow) -> bool:
         known = self.record.epochs.get(row.trial)
         # a resumed training yields the row of its last checkpoint again

@@ -16,6 +16,7 @@ import uuid
 import warnings
 from collections.abc import Callable
 from dataclasses import replace
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
@@ -56,8 +57,10 @@ def connect(resources: Resources) -> Resources:
         The resources, one GPU for each trial where none was asked for and a node has one.
 
     Raises:
-        StudyError: the cluster cannot be reached, refuses the token or does not have what one trial asks for.
+        StudyError: the cluster cannot be reached, refuses the token or does not have what one trial asks for, or Ray
+            is to let in who has no token.
     """
+    _check_asks_for_token()
     _on_loopback_only(resources.address is None)
     if resources.address is None:
         _start()
@@ -73,6 +76,15 @@ def connect(resources: Resources) -> Resources:
         ray.shutdown()
         raise
     return resources
+
+
+def _check_asks_for_token() -> None:
+    mode = os.environ.get("RAY_AUTH_MODE", "token")
+    if mode.lower() != "token":
+        raise StudyError(
+            f"RAY_AUTH_MODE={mode}: whoever reaches Ray's ports could run code as this user; unset it, or set it to "
+            "token"
+        )
 
 
 def _on_loopback_only(alone: bool) -> None:
@@ -205,6 +217,13 @@ def _check(node: str, answer: ray.ObjectRef, probe: Path) -> None:
             f"node {node} does not see the results folder {probe.parent}: what it trains would be lost; mount the same "
             "shared storage there on every node, or set HARNESS_RESULTS to a folder on it"
         )
+
+
+@cache
+def own_code() -> str:
+    """Version and source of the package that this process runs."""
+    _, found = _looker()("", 0)
+    return found["harness"]
 
 
 def _looker() -> Callable[[str, float], tuple[bool, dict[str, str]]]:

@@ -19,7 +19,7 @@ from pathlib import Path
 from harness.errors import StudyError
 from harness.store import StudyFolder
 from harness.store.cache_folders import NO_LOCKS, is_at
-from harness.store.files import naming_a_full_disk
+from harness.store.files import naming_what_fails
 
 LOCK = "driver.lock"
 #: seconds, many times what `is_driven` takes
@@ -32,13 +32,13 @@ def driver_lock(folder: StudyFolder) -> Iterator[None]:
 
     Raises:
         StudyError: another process runs the study, or its folder cannot be written.
-        DiskFull: there is no room for the lock.
+        StorageError: the lock cannot be written, e.g. for lack of room.
     """
     path = folder.path / LOCK
     lock = _take(folder, path)
     try:
         holder = f"pid {os.getpid()} on {socket.gethostname()}, since {datetime.now():%Y-%m-%d %H:%M}\n"
-        with naming_a_full_disk(folder.path):
+        with naming_what_fails(folder.path):
             os.ftruncate(lock, 0)
             os.write(lock, holder.encode())
         yield

@@ -15,7 +15,7 @@ def run_inprocess(study: Study, device: str | None = None) -> None:
 
 
 def _run_trial(study: Study, trial: Trial, device: str | None) -> Failure | None:
-    run = TrialRun(trial, runs_path(study.folder, trial.id), device)
+    run = TrialRun(trial, runs_path(study.folder, trial.id), device, study.record.last_epoch(trial.id))
     try:
         failure = _run_epochs(study, run)
     finally:

@@ -83,5 +83,8 @@ class Stoppable(Wrapped):
     def waits(self) -> bool:
         return not self.stop.asked and self.study.waits()
 
+    def may_go_on(self) -> bool:
+        return not self.stop.asked and self.study.may_go_on()
+
     def on_epoch(self, row: EpochRow) -> bool:
         return self.study.on_epoch(row) and not self.stop.asked

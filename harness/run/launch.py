@@ -335,20 +335,19 @@ def execute(
 
     Raises:
         TrainingError: the first trials all failed.
-        DiskFull: a file found no room; the study can be resumed.
+        StorageError: a file cannot be written, e.g. for lack of room; the study can be resumed.
         KeyboardInterrupt: a second signal.
     """
     budget = None if compute_hours is None else Budgeted(study, compute_hours, resources)
     baseline, cost = (study.baseline, study.space.search.cost) if isinstance(study, Search) else (None, None)
     trials = GivesUp(Pruned(budget or study, disk_budget, baseline, cost))
-    room = StopsWithoutRoom(trials)
     with (
         Upload(study.folder, resources.upload) as copy,
         Progress(console, study, planned, max_epochs, budget and budget.allowed) as progress,
         Tracked(trackers, study, facts_of, console) as tracked,
         stoppable(console) as stop,
     ):
-        shown = Displayed(Displayed(Displayed(Stoppable(room, stop), progress), tracked), copy)
+        shown = Displayed(Displayed(Displayed(Stoppable(StopsWithoutRoom(trials), stop), progress), tracked), copy)
         if resources.executor == "inprocess":
             torch.set_num_threads(max(1, int(resources.cpus_per_trial)))
             run_inprocess(shown, resources.device)
@@ -356,7 +355,6 @@ def execute(
             from harness.run.ray_executor import run_on_ray
 
             run_on_ray(shown, resources)
-    room.check()
     trials.check()
     if budget is not None and (said := budget.said(planned)) is not None:
         console.print(said, highlight=False, soft_wrap=True)

@@ -118,7 +118,7 @@ def facts_of(study: Study, trial_id: str) -> tuple[int | None, Mapping[str, Any]
         running = study.running[trial_id]
         return running.number, running.picked
     if isinstance(study, Replicates):
-        return list(study.arm_of).index(trial_id), {"arm": study.arm_of[trial_id], "seed": study.running[trial_id].seed}
+        return study.numbers[trial_id], {"arm": study.arm_of[trial_id], "seed": study.running[trial_id].seed}
     return None, {}
 
 

@@ -28,6 +28,9 @@ class Study(Protocol):
     def waits(self) -> bool:
         """Whether there will be trials once others have ended."""
 
+    def may_go_on(self) -> bool:
+        """Whether trials under way may begin another epoch: neither a signal nor a budget has ended the study."""
+
     def resumable(self) -> Container[str]:
         """Trials that can go on although they have a row."""
 
@@ -62,6 +65,9 @@ class Wrapped:
 
     def waits(self) -> bool:
         return self.study.waits()
+
+    def may_go_on(self) -> bool:
+        return self.study.may_go_on()
 
     def resumable(self) -> Container[str]:
         return self.study.resumable()

@@ -11,7 +11,7 @@ import torch
 
 from harness.config import Trial
 from harness.engine import fit
-from harness.errors import DiskFull, OutOfMemory
+from harness.errors import OutOfMemory, StorageError
 from harness.run.study import describe_error
 from harness.store import EpochRow, Failure, RunFolder, full_disk, is_full_disk
 
@@ -30,10 +30,16 @@ def pick_device() -> torch.device:
 class TrialRun:
     """One trial under way: its rows one by one, and what ended it."""
 
-    def __init__(self, trial: Trial, path: Path, device: str | None = None) -> None:
-        """Take the device, too; none: the GPU that this process may see, or the CPU."""
+    def __init__(self, trial: Trial, path: Path, device: str | None = None, known: int | None = None) -> None:
+        """Take the trial and its run folder.
+
+        Args:
+            device: none: the GPU that this process may see, or the CPU.
+            known: the last epoch that the study knows; none: all that were saved.
+        """
         self.path = path
-        self.rows: Iterator[EpochRow] = fit(trial, RunFolder(path), torch.device(device) if device else pick_device())
+        chosen = torch.device(device) if device else pick_device()
+        self.rows: Iterator[EpochRow] = fit(trial, RunFolder(path), chosen, known)
 
     def next_row(self) -> EpochRow | Failure:
         """The next epoch's row, or what went wrong; the traceback goes to error.txt."""
@@ -54,17 +60,20 @@ class TrialRun:
         _log.debug("trial failed", exc_info=error)
         failure = describe_failure(error, self.path)
         if failure.cause != "disk":
-            try:
-                self.path.mkdir(parents=True, exist_ok=True)
-                (self.path / "error.txt").write_text("".join(traceback.format_exception(error)))
-            except OSError as unwritable:
-                _log.warning("%s: the traceback of '%s' cannot be kept (%s)", self.path, failure, unwritable)
+            self._keep(error)
         return failure
+
+    def _keep(self, error: Exception) -> None:
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            (self.path / "error.txt").write_text("".join(traceback.format_exception(error)))
+        except OSError as unwritten:  # the failure itself is what counts, and has its row
+            _log.warning("%s/error.txt is not written (%s)", self.path, unwritten)
 
 
 def describe_failure(error: Exception, path: Path) -> Failure:
     """What ended the trial that writes into `path`, in one line, and whose fault it is."""
-    if isinstance(error, DiskFull):
+    if isinstance(error, StorageError):
         return Failure(str(error), "disk")
     if is_full_disk(error):
         return Failure(full_disk(Path(getattr(error, "filename", None) or path), describe_error(error)), "disk")

@@ -21,11 +21,11 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from harness.config import Space
 from harness.config.space import ChoiceParameter, Parameter
-from harness.errors import DiskFull, StudyError, first_line
+from harness.errors import DiskFull, StorageError, StudyError, first_line
 from harness.search.enqueue import first_picks
 from harness.search.strategies import value_source
 from harness.search.values import Outcome, Picked, distributions
-from harness.store import StudyFolder, full_disk
+from harness.store import StudyFolder, full_disk, unwritable
 
 _STATES = {"complete": TrialState.COMPLETE, "stopped": TrialState.PRUNED, "failed": TrialState.FAIL}
 _OUTCOMES = {state: outcome for outcome, state in _STATES.items()}
@@ -125,13 +125,15 @@ class Proposals:
 
     @contextmanager
     def _room(self) -> Iterator[None]:
-        """Say which folder has no room left, where that is why SQLite cannot write."""
+        """Say which folder cannot be written, and why, where SQLite does not say more than what it tried."""
         try:
             yield
         except StorageInternalError as error:
-            if "disk is full" not in str(error.__cause__):
-                raise
-            raise DiskFull(full_disk(self.path, "SQLite: database or disk is full")) from error
+            # "(sqlite3.OperationalError) database is locked", and the statement in further lines
+            why = str(error.__cause__ or error).partition("\n")[0]
+            if "disk is full" in why:
+                raise DiskFull(full_disk(self.path, "SQLite: database or disk is full")) from error
+            raise StorageError(unwritable(self.path, f"SQLite: {why}")) from error
 
     def _replay(self, trial: FrozenTrial) -> None:
         """Tell the source what happened before this search was opened."""

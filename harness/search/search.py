@@ -94,6 +94,10 @@ class Search:
         """Whether there may be trials once others have reached their rungs."""
         return self.rule.pauses and bool(self.running) and not self.out_of_time()
 
+    def may_go_on(self) -> bool:
+        """Whether trials that are under way may begin another epoch: the time is not over."""
+        return not self.out_of_time()
+
     def on_epoch(self, row: EpochRow) -> bool:
         """Record an epoch; True if the trial goes on."""
         running = self.running[row.trial]

@@ -1,6 +1,15 @@
 """Rows on disk: the file names of a run and a study, journals, atomic writes, provenance."""
 
-from harness.store.files import BackgroundWriter, full_disk, is_full_disk, write_bytes, write_json, write_text
+from harness.store.files import (
+    BackgroundWriter,
+    full_disk,
+    is_full_disk,
+    naming_what_fails,
+    unwritable,
+    write_bytes,
+    write_json,
+    write_text,
+)
 from harness.store.folders import (
     RunFolder,
     StudyFolder,
@@ -20,6 +29,6 @@ from harness.store.rows import EpochRow, Failure, TrialRow
 __all__ = [
     "BackgroundWriter", "EpochRow", "Failure", "Journal", "Record", "RunFolder", "StudyFolder", "TrialRow",
     "best_epoch", "check_links", "checked_name", "experiment_text", "find_study", "full_disk", "given_run",
-    "is_full_disk", "newest_study", "provenance", "read_provenance", "record_session", "results_folder", "write_bytes",
-    "write_json", "write_text",
+    "is_full_disk", "naming_what_fails", "newest_study", "provenance", "read_provenance", "record_session",
+    "results_folder", "unwritable", "write_bytes", "write_json", "write_text",
 ]  # fmt: skip

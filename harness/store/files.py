@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from harness.errors import DiskFull
+from harness.errors import DiskFull, StorageError
 
 #: files that a background writer holds in memory: an epoch writes three
 _ON_THEIR_WAY = 4
@@ -22,16 +22,16 @@ _NO_ROOM = {errno.ENOSPC, errno.EDQUOT}
 
 
 def write_bytes(path: Path, *parts: bytes | memoryview, before: Path | None = None) -> None:
-    """Replace a file atomically and durably; where that fails, the disk full, nothing is left of the new one.
+    """Replace a file atomically and durably; where that fails, nothing is left of the new one.
 
     Args:
         before: where the file that is replaced is kept.
 
     Raises:
-        DiskFull: there is no room for it.
+        StorageError: it cannot be written.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    with naming_a_full_disk(path.parent):
+    with naming_what_fails(path.parent):
         try:
             with open(temporary, "wb") as file:
                 for part in parts:
@@ -41,24 +41,48 @@ def write_bytes(path: Path, *parts: bytes | memoryview, before: Path | None = No
             if before is not None and path.exists():
                 os.replace(path, before)
             os.replace(temporary, path)
+            sync_folder(path.parent)
         except BaseException:
             temporary.unlink(missing_ok=True)
             raise
 
 
+def sync_folder(folder: Path) -> None:
+    """Put the names of a folder's files on the disk: a file is there after a power loss once its name is too."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
 @contextmanager
-def naming_a_full_disk(folder: Path) -> Iterator[None]:
-    """Say which folder has no room left, where that is what goes wrong.
+def naming_what_fails(folder: Path) -> Iterator[None]:
+    """Say which folder cannot be written, where a call of the system fails.
 
     Raises:
-        DiskFull: in the place of an OSError that says no more than that a device is full.
+        StorageError: in the place of an OSError, which says what is wrong and not what to do.
     """
     try:
         yield
     except OSError as error:
-        if error.errno not in _NO_ROOM:
-            raise
-        raise DiskFull(full_disk(folder, error.strerror)) from error
+        raise storage_error(folder, error) from error
+
+
+def storage_error(folder: Path, error: OSError) -> StorageError:
+    """What a system that refuses to write into a folder says, and what to do."""
+    if error.errno in _NO_ROOM:
+        return DiskFull(full_disk(folder, error.strerror))
+    of = f": {error.filename2 or error.filename}" if error.filename else ""
+    return StorageError(unwritable(folder, f"{error.strerror or error}{of}"))
+
+
+def unwritable(folder: Path, why: str) -> str:
+    """The message about a folder that cannot be written though there may be room: why, what to do."""
+    return (
+        f"{folder} cannot be written ({why}): mend that, then go on with the same command and --resume; nothing that "
+        "was written is lost"
+    )
 
 
 def full_disk(folder: Path, why: str | None) -> str:

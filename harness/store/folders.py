@@ -12,7 +12,7 @@ from stat import S_ISDIR, S_ISLNK, S_ISREG
 
 from harness.config import Experiment, Trial, dump_yaml, name_problem, printable, read_section, shortened
 from harness.errors import StudyError
-from harness.store.files import naming_a_full_disk, write_text
+from harness.store.files import naming_what_fails, write_text
 from harness.store.journal import Journal
 from harness.store.rows import EpochRow, TrialRow
 
@@ -64,8 +64,13 @@ class RunFolder:
         return self.path.parent / "frozen" / f"{checked_name(digest)}.safetensors"
 
     def create(self, trial: Trial) -> None:
-        """Make the folder and write the Experiment; a folder that is there stays as it is."""
-        self.path.mkdir(parents=True, exist_ok=True)
+        """Make the folder and write the Experiment; a folder that is there stays as it is.
+
+        Raises:
+            StorageError: it cannot be written.
+        """
+        with naming_what_fails(self.path):
+            self.path.mkdir(parents=True, exist_ok=True)
         if not self.experiment.exists():
             write_text(self.experiment, experiment_text(trial.experiment, f"trial {trial.id}, seed {trial.seed}"))
 
@@ -73,10 +78,10 @@ class RunFolder:
         """Say something about a run that goes on all the same: as a warning, and in a file that stays.
 
         Raises:
-            DiskFull: there is no room for it.
+            StorageError: it cannot be written.
         """
         _log.warning("%s: %s", self.path, text)
-        with naming_a_full_disk(self.path), open(self.notes, "a", encoding="utf-8") as file:
+        with naming_what_fails(self.path), open(self.notes, "a", encoding="utf-8") as file:
             file.write(f"{datetime.now():%Y-%m-%d %H:%M:%S} {text}\n")
 
     def read_experiment(self) -> Experiment:

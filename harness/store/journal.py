@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from harness.config import Section
 from harness.errors import StudyError
-from harness.store.files import naming_a_full_disk
+from harness.store.files import naming_what_fails, sync_folder
 
 R = TypeVar("R", bound=Section)
 
@@ -28,13 +28,16 @@ class Journal(Generic[R]):
         """Add one row, durably.
 
         Raises:
-            DiskFull: there is no room for it.
+            StorageError: it cannot be written.
         """
-        with naming_a_full_disk(self.path.parent), open(self.path, "ab+") as file:
+        with naming_what_fails(self.path.parent), open(self.path, "ab+") as file:
             _cut_torn_line(file)
-            file.write(row.model_dump_json().encode() + b"\n")
+            line = row.model_dump_json().encode() + b"\n"
+            file.write(line)
             file.flush()
             os.fsync(file.fileno())
+            if file.tell() == len(line):
+                sync_folder(self.path.parent)
 
     def read(self) -> list[R]:
         """All rows; none where the file does not exist.

@@ -28,6 +28,11 @@ class Record:
         known.append(row)
         return True
 
+    def last_epoch(self, trial: str) -> int:
+        """The last epoch of a trial that has a row; -1 where none has."""
+        rows = self.epochs.get(trial)
+        return rows[-1].epoch if rows else -1
+
     def end(
         self,
         trial: str,

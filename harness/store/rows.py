@@ -8,7 +8,8 @@ from pydantic import Field
 
 from harness.config import Section
 
-#: whose fault an end is: `memory`, too little of it for the trial's values; `disk`, which no trial can help
+#: whose fault an end is: `memory`, too little of it for the trial's values; `disk`, full or broken, which no trial can
+#: help
 Cause = Literal["error", "memory", "disk"]
 
 

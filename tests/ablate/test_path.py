@@ -84,10 +84,11 @@ def test_each_round_takes_the_factor_with_the_highest_mean_over_seeds(tmp_path: 
     assert walk.steps == ("batch", "dice", "lr")
 
 
-@pytest.mark.parametrize("stop", [1, 8, 10, 12, 14])
+@pytest.mark.parametrize("stop", [1, 8, 9, 10, 12, 13, 14])
 def test_a_path_that_is_interrupted_goes_on_where_it_was(tmp_path: Path, stop: int) -> None:
     walk, undisturbed = Walk(tmp_path / "walk"), Walk(tmp_path / "undisturbed")
     assert walk.go(most=stop) + walk.go() == undisturbed.go()
+    assert walk.folder.trials.read() == undisturbed.folder.trials.read()
     assert walk.steps == undisturbed.steps == ("batch", "dice", "lr")
 
 

@@ -66,10 +66,22 @@ def test_no_arm_gets_more_seeds_than_the_most(folder: StudyFolder) -> None:
     assert len(run(Racing(folder, arms(), range(3), "baseline", most=3, score=own))) == 9
 
 
-def test_an_interrupted_race_goes_on_where_it_was(folder: StudyFolder) -> None:
-    first = run(Racing(folder, arms(), range(3), "baseline", most=5, score=own), most=10)
-    rest = run(Racing(folder, arms(), range(3), "baseline", most=5, score=own))
-    assert first + rest == run(Racing(StudyFolder(_other(folder)), arms(), range(3), "baseline", most=5, score=own))
+@pytest.mark.parametrize("stop", [1, 8, 9, 10, 11, 12, 13, 14])
+def test_an_interrupted_race_goes_on_where_it_was_and_its_rows_are_those_of_one_that_was_not(
+    folder: StudyFolder, stop: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # with its fourth seed `clear` is told from the baseline no more, and then again
+    monkeypatch.setitem(SCORES, "clear", [0.44, 0.45, 0.43, 0.60, 0.30, 0.61])
+    whole = StudyFolder(_other(folder))
+    undisturbed = run(Racing(whole, arms(), range(3), "baseline", most=6, score=own))
+    assert len(undisturbed) > 14
+
+    first = run(Racing(folder, arms(), range(3), "baseline", most=6, score=own), most=stop)
+    rest = run(Racing(folder, arms(), range(3), "baseline", most=6, score=own))
+
+    assert first + rest == undisturbed
+    assert folder.trials.read() == whole.trials.read()
+    assert [ended.number for ended in folder.trials.read()] == list(range(len(undisturbed)))
 
 
 def test_an_arm_that_starts_from_another_takes_it_along(folder: StudyFolder) -> None:

@@ -98,6 +98,17 @@ def test_ended_trials_are_left_out_on_resuming_and_interrupted_ones_come_first(f
     assert resumed.on_end(interrupted.id).score == 0.3
 
 
+def test_a_trial_that_was_cut_short_while_later_ones_ended_keeps_its_number(folder, arms):
+    study = Replicates(folder, arms, [0, 1])
+    study.next_trial()
+    later = finish(study)
+    resumed = Replicates(folder, arms, [0, 1])
+    for _ in range(3):
+        finish(resumed)
+    assert [(r.number, r.seed) for r in folder.trials.read()] == [(1, 0), (0, 0), (2, 1), (3, 1)]
+    assert folder.trials.read()[0].trial == later
+
+
 def test_more_seeds_go_on_where_the_study_ended(folder, arms):
     study = Replicates(folder, arms, [0])
     for _ in range(2):

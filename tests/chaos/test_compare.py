@@ -70,3 +70,15 @@ def test_another_score_and_a_trial_that_the_undisturbed_search_never_tried_are_c
     # two epochs and the end of trial two, and the epoch of trial three
     assert compare(disturbed, alone).changed == 4
     assert not compare(disturbed, alone).best_equal
+
+
+def test_weights_of_the_best_trial_that_are_others_or_missing_are_not_equal(study) -> None:
+    disturbed, alone = study("disturbed"), study("alone")
+    for folder in (disturbed, alone):
+        folder.run("two").path.mkdir(parents=True)
+        folder.run("two").best.write_bytes(b"weights")
+    assert compare(disturbed, alone).best_equal
+    disturbed.run("two").best.write_bytes(b"weightz")
+    assert not compare(disturbed, alone).best_equal
+    disturbed.run("two").best.unlink()
+    assert not compare(disturbed, alone).good()

@@ -17,6 +17,7 @@ from harness.chaos import Plan, chaos, cluster, faults, run
 from harness.chaos.cluster import LocalCluster
 from harness.chaos.driver import Command, Driver
 from harness.chaos.processes import is_alive
+from harness.errors import TrainingError
 
 RNG = random.Random(0)
 LONG = pytest.mark.skipif("HARNESS_LONG_TESTS" not in os.environ, reason="two minutes of a cluster")
@@ -88,7 +89,9 @@ def test_a_suspended_worker_stands_still_and_goes_on_while_its_driver_never_stop
 
 def test_a_chaos_that_is_interrupted_leaves_nobody_suspended(driver, command, monkeypatch, wait_until):
     def interrupt(seconds: float) -> None:
-        assert stands_still(psutil.Process(driver.process.pid))
+        # a busy machine takes a moment
+        while not stands_still(psutil.Process(driver.process.pid)):
+            pass
         raise KeyboardInterrupt
 
     monkeypatch.setattr(faults.time, "sleep", interrupt)
@@ -191,6 +194,88 @@ parameters:
 """
 
 
+# ---- ends ----
+
+#: takes a signal as a driver does that trains: ends with the code that it is given; none: not at all
+LISTENER = """
+import signal, sys, time
+def end(*_):
+    if sys.argv[2]:
+        sys.exit(int(sys.argv[2]))
+for number in (signal.SIGINT, signal.SIGTERM):
+    signal.signal(number, end)
+open(sys.argv[1], "w").write("row")
+time.sleep(1000)
+"""
+
+
+@pytest.fixture
+def listener(begun, start, wait_until, monkeypatch) -> Callable[[str], Driver]:
+    """Start a driver that has written a row."""
+    monkeypatch.setattr(faults, "is_driven", lambda folder: True)
+
+    def run(code: str) -> Driver:
+        begun.folder.epochs.path.unlink(missing_ok=True)
+        driver = Driver(start(LISTENER, str(begun.folder.epochs.path), code))
+        wait_until(lambda: begun.folder.epochs.path.exists() and begun.folder.epochs.path.read_text())
+        return driver
+
+    return run
+
+
+STOPS = [faults.interrupt, faults.terminate, faults.interrupt_twice]
+
+
+@pytest.mark.parametrize("stop", STOPS)
+def test_a_driver_that_is_asked_to_end_has_to_end_with_130(stop, listener, begun):
+    assert stop(begun, listener("130"), RNG)
+    assert not stop(begun, listener("0"), RNG), "it had come to its end"
+    with pytest.raises(TrainingError, match=r"did not end with exit code 130, but with 1; what it said is in .+\.log"):
+        stop(begun, listener("1"), RNG)
+
+
+@pytest.mark.parametrize("stop", STOPS)
+def test_a_driver_that_is_asked_to_end_and_runs_on_is_a_failure(stop, listener, begun, monkeypatch):
+    monkeypatch.setattr(faults, "PATIENCE", 0.3)
+    with pytest.raises(TrainingError, match=r"did not end with exit code 130, but runs on after 0\.3 s"):
+        stop(begun, listener(""), RNG)
+
+
+def test_a_driver_that_trains_takes_sigterm_and_one_that_starts_need_not(begun, start, monkeypatch, wait_until):
+    monkeypatch.setattr(faults, "is_driven", lambda folder: True)
+    assert not faults.terminate(begun, Driver(start("import time; time.sleep(1000)")), RNG)
+    driver = Driver(start("import time, sys; open(sys.argv[1], 'w'); time.sleep(1000)", str(begun.folder.epochs.path)))
+    wait_until(begun.folder.epochs.path.exists)
+    with pytest.raises(TrainingError, match="exit code 130, but with -15"):
+        faults.terminate(begun, driver, RNG)
+
+
+@pytest.mark.parametrize(
+    ("second", "said"),
+    [("sys.exit(0)", "exit code 2, but with 0"), ("time.sleep(1000)", "exit code 2, but runs on after 1 s")],
+)
+def test_a_second_driver_that_is_let_in_is_a_failure(second, said, begun, driver, start, monkeypatch):
+    monkeypatch.setattr(faults, "PATIENCE", 1.0)
+    monkeypatch.setattr(Command, "start", lambda _: Driver(start(f"import sys, time; {second}")))
+    with pytest.raises(TrainingError, match=said):
+        faults.second_driver(begun, driver, RNG)
+    assert driver.runs()
+
+
+def test_a_second_driver_that_is_refused_is_a_fault_and_one_that_comes_after_the_first_is_none(
+    begun, driver, start, monkeypatch
+):
+    monkeypatch.setattr(Command, "start", lambda _: Driver(start("import sys; sys.exit(2)")))
+    assert faults.second_driver(begun, driver, RNG)
+
+    def after_the_first(_: Command) -> Driver:
+        driver.kill()
+        return Driver(start("pass"))
+
+    monkeypatch.setattr(Command, "start", after_the_first)
+    assert not faults.second_driver(begun, driver, RNG)
+
+
 # ---- files ----
 
 
@@ -231,6 +316,12 @@ def test_a_disk_is_full_until_the_driver_stopped_by_itself(begun_on_small_disk, 
     assert faults.fill_disk(begun_on_small_disk, driver, RNG)
     assert driver.wait() == 3
     assert not (results / "ballast").exists() and os.statvfs(results).f_bfree > 0
+
+
+def test_a_driver_that_ends_otherwise_where_the_disk_is_full_is_a_failure(begun_on_small_disk, start):
+    with pytest.raises(TrainingError, match="a driver without room did not end with exit code 3, but with 1"):
+        faults.fill_disk(begun_on_small_disk, Driver(start("raise SystemExit(1)")), RNG)
+    assert not (begun_on_small_disk.results / "ballast").exists()
 
 
 def test_a_driver_that_ended_before_it_found_the_disk_full_was_not_struck(begun_on_small_disk, start):

@@ -118,6 +118,13 @@ def test_a_search_that_does_not_come_to_its_end_is_named_with_its_code_and_its_l
         run.chaos(space.parent / "home", plan_of(space), lambda _: None)
 
 
+def test_a_search_that_writes_no_row_any_more_is_a_failure(space, monkeypatch) -> None:
+    monkeypatch.setattr(run, "_NEWS", 0.01)
+    monkeypatch.setattr(run, "STALLED", 0.0)
+    with pytest.raises(TrainingError, match=r"a search wrote no row for 0 s; what it said is in .+driver\.log"):
+        run.chaos(space.parent / "home", plan_of(space), lambda _: None)
+
+
 def test_no_driver_outlives_a_chaos_that_fails(space, monkeypatch) -> None:
     drivers = []
 

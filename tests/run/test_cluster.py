@@ -203,11 +203,28 @@ def test_nodes_are_asked_only_where_a_trial_fits(joined, folder, monkeypatch):
 def test_a_worker_whose_node_lost_the_results_or_the_dataset_says_so_and_writes_nothing(lost, tiny, desert, tmp_path):
     folders = {"study": tmp_path, "data": desert, lost: tmp_path / "gone"}
     config = {
+        "code": None,
         "experiment": tiny(data__root=str(folders["data"])).model_dump_json(),
         "seed": 0,
         "study": str(folders["study"]),
         "run": str(tmp_path / "gone" / "runs" / "t"),
+        "known": -1,
     }
     with pytest.raises(StudyError, match=rf"^{os.uname().nodename} does not see {tmp_path}/gone: mount the shared"):
         TrialActor.setup(object.__new__(TrialActor), config)
     assert not (tmp_path / "gone").exists()
+
+
+def test_a_worker_of_a_node_that_joined_later_with_other_code_says_so_and_trains_nothing():
+    config = {"code": "0.1.0 of source 12345678"}
+    with pytest.raises(
+        StudyError, match=r" has harness .+ of source .{8} instead of 0\.1\.0 of source 12345678: install"
+    ):
+        TrialActor.setup(object.__new__(TrialActor), config)
+
+
+def test_a_ray_that_would_let_in_who_has_no_token_is_refused(monkeypatch):
+    monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
+    with pytest.raises(StudyError, match="^RAY_AUTH_MODE=disabled: whoever reaches Ray's ports could run code as this"):
+        connect(Resources())
+    assert not ray.is_initialized()

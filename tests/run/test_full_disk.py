@@ -1,24 +1,27 @@
-"""A disk without room, simulated and real: the study stops with one message, and goes on once there is room."""
+"""A disk that is full or refuses, simulated and real: the study stops with one message, and goes on once it can."""
 
 from __future__ import annotations
 
 import errno
 import io
 import os
+import sqlite3
 import subprocess
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
 import pytest
+from optuna.exceptions import StorageInternalError
 from rich.console import Console
 
 from harness.config import Experiment, Trial
-from harness.errors import DiskFull, StudyError
+from harness.errors import DiskFull, StorageError, StudyError
 from harness.run import Resources, run_search
 from harness.run.full_disk import StopsWithoutRoom
 from harness.run.inprocess import run_inprocess
-from harness.run.ray_executor import Deaths, StudySearcher
+from harness.run.ray_executor import Deaths, Ends, StudySearcher, Whole
+from harness.run.worker import TrialRun
 from harness.store import EpochRow, Failure, Journal, Record, StudyFolder
 
 HERE = Resources("inprocess")
@@ -55,6 +58,9 @@ class Told:
     def waits(self) -> bool:
         return True
 
+    def may_go_on(self) -> bool:
+        return True
+
     def resumable(self) -> tuple[str, ...]:
         return ()
 
@@ -78,52 +84,51 @@ def row(epoch: int = 1) -> EpochRow:
     )  # fmt: skip
 
 
-def test_a_failure_for_lack_of_room_is_no_end_of_its_trial_and_nothing_more_is_told(told):
-    study = StopsWithoutRoom(told)
-    study.next_trial()
-    assert study.on_end("t", Failure("x has no room", "disk")) is None
-    assert not study.on_epoch(row()) and study.next_trial() is None and not study.waits()
-    study.on_end("u")
-    assert told.told == ["next"]
-    with pytest.raises(DiskFull, match="study 'study' stopped: x has no room"):
-        study.check()
+def test_a_failure_for_lack_of_room_is_no_end_of_its_trial(told):
+    with pytest.raises(StorageError, match="study 'study' stopped: x has no room"):
+        StopsWithoutRoom(told).on_end("t", Failure("x has no room", "disk"))
+    assert told.told == []
 
 
 @pytest.mark.parametrize("call", ["next_trial", "on_epoch", "on_end"])
-def test_journals_without_room_stop_the_study_too(call, told, monkeypatch):
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (DiskFull("journal"), "stopped: journal"),
+        (
+            OSError(errno.EROFS, "Read-only file system"),
+            r"stopped: .+study cannot be written \(Read-only file system\)",
+        ),
+    ],
+)
+def test_journals_that_cannot_be_written_stop_the_study_with_one_message(call, error, said, told, monkeypatch):
     def refuse(*_: object) -> None:
-        raise DiskFull("journal")
+        raise error
 
     monkeypatch.setattr(told, call, refuse)
     study = StopsWithoutRoom(told)
-    assert not {
-        "next_trial": study.next_trial,
-        "on_epoch": lambda: study.on_epoch(row()),
-        "on_end": lambda: study.on_end("t"),
-    }[call]()
-    assert study.next_trial() is None
-    with pytest.raises(DiskFull, match="stopped: journal"):
-        study.check()
+    with pytest.raises(StorageError, match=said):
+        getattr(study, call)(*{"next_trial": [], "on_epoch": [row()], "on_end": ["t"]}[call])
 
 
 def test_other_ends_are_told(told):
     study = StopsWithoutRoom(told)
-    assert study.next_trial() and study.waits() and study.on_epoch(row())
+    assert study.next_trial() and study.waits() and study.may_go_on() and study.on_epoch(row())
     for error in (None, "broken", Failure("too large", "memory")):
         study.on_end("t", error)
     assert told.told == ["next", "epoch", None, "broken", "too large"]
-    study.check()
 
 
 def test_ray_passes_on_whose_fault_an_end_is(told):
-    searcher = StudySearcher(StopsWithoutRoom(told), Resources(), lambda: 2, Deaths(), {})
+    study = Whole(StopsWithoutRoom(told))
+    searcher = StudySearcher(study, Resources(), lambda: 2, Deaths(), Ends())
     for name in ("one", "two"):
         searcher.suggest(name)
     searcher.on_trial_complete("one", {"error": "x has no room", "cause": "disk"})
     searcher.on_trial_complete("two", {"row": "{}"})
     assert searcher.suggest("three") == StudySearcher.FINISHED and told.told == ["next", "next"]
-    with pytest.raises(DiskFull, match="x has no room"):
-        searcher.study.check()
+    with pytest.raises(StorageError, match="x has no room"):
+        study.check()
 
 
 # ---- a disk that says that it is full ----
@@ -155,7 +160,7 @@ def test_a_checkpoint_without_room_stops_the_study_and_with_room_it_ends_as_if_t
     study, space = StudyFolder(results / "hunt"), tiny_space(LR, trials=2)
     with monkeypatch.context() as patch:
         full_for(patch, name, after)
-        with pytest.raises(DiskFull, match=SAID) as error:
+        with pytest.raises(StorageError, match=SAID) as error:
             run_search(study, space, HERE, console, seed=0)
     assert error.value.exit_code == 3 and no_half_files(study)
     assert all(ended.outcome != "failed" for ended in study.trials.read())
@@ -179,11 +184,76 @@ def test_a_stopped_trial_whose_weights_find_no_room_has_not_ended(tiny, folder, 
     study = StopsWithoutRoom(StopsAtOnce(folder))
     full_for(monkeypatch, "last.safetensors", 0)
 
-    run_inprocess(study)
+    with pytest.raises(StorageError, match="has no room for another file"):
+        run_inprocess(study)
 
     assert study.study.told == [1]
-    with pytest.raises(DiskFull, match="has no room for another file"):
-        study.check()
+
+
+# ---- a disk that refuses ----
+
+
+def refuse_after(calls: int, name: str, number: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A disk that refuses to replace the files of a name, after the first ones."""
+    left, replace = [calls], os.replace
+
+    def until_refused(source: Path, target: Path) -> None:
+        if Path(target).name == name:
+            left[0] -= 1
+            if left[0] < 0:
+                raise OSError(number, os.strerror(number), str(target))
+        replace(source, target)
+
+    monkeypatch.setattr(os, "replace", until_refused)
+
+
+@pytest.mark.parametrize(
+    ("name", "after", "number"), [("last.safetensors", 1, errno.EIO), ("best.yaml", 0, errno.EROFS)]
+)
+def test_a_disk_that_refuses_a_file_stops_the_study_with_one_message_and_it_goes_on_once_it_takes_it(
+    name, after, number, whole, results, tiny_space, console, monkeypatch
+):
+    study, space = StudyFolder(results / "hunt"), tiny_space(LR, trials=2)
+    with monkeypatch.context() as patch:
+        refuse_after(after, name, number, patch)
+        said = rf"study 'hunt' stopped: .+ cannot be written \({os.strerror(number)}: .+{name}\): .+ --resume"
+        with pytest.raises(StorageError, match=said):
+            run_search(study, space, HERE, console, seed=0)
+    assert all(ended.outcome != "failed" for ended in study.trials.read())
+
+    run_search(study, space, HERE, console, seed=0, resume=True)
+
+    assert journals(study) == journals(whole)
+
+
+def test_a_storage_that_sqlite_cannot_write_stops_the_study_with_one_message(
+    whole, results, tiny_space, console, monkeypatch
+):
+    study, space = StudyFolder(results / "hunt"), tiny_space(LR, trials=2)
+
+    def refuse(*_: object) -> None:
+        raise StorageInternalError("an exception is raised during the commit") from sqlite3.OperationalError(
+            "database is locked"
+        )
+
+    with monkeypatch.context() as patch:
+        patch.setattr("optuna.storages._CachedStorage.set_trial_intermediate_value", refuse)
+        with pytest.raises(
+            StorageError, match=r"stopped: .+hunt cannot be written \(SQLite: database is locked\): mend"
+        ):
+            run_search(study, space, HERE, console, seed=0)
+
+    run_search(study, space, HERE, console, seed=0, resume=True)
+
+    assert journals(study) == journals(whole)
+
+
+def test_a_traceback_that_cannot_be_written_hides_no_failure(tiny, tmp_path, caplog):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "error.txt").mkdir()
+    run = TrialRun(Trial(tiny(training__batch_size=9), 0), tmp_path / "run")
+    assert "leaves no batch of 6 frames" in run.next_row()
+    assert "error.txt is not written" in caplog.text
 
 
 # ---- a small disk ----
@@ -237,7 +307,7 @@ def test_a_real_disk_that_fills_up_stops_the_study_and_with_room_it_ends_as_if_t
     study, space = StudyFolder(disk / "hunt"), tiny_space(LR, trials=2)
     with monkeypatch.context() as patch:
         full_after(rows, disk / "filler", left, patch)
-        with pytest.raises(DiskFull, match=SAID):
+        with pytest.raises(StorageError, match=SAID):
             run_search(study, space, HERE, console, seed=0)
     assert not [path for path in study.path.rglob(".*")]
     assert len(study.epochs.read()) < 6
@@ -267,7 +337,7 @@ def test_a_real_disk_that_fills_up_under_rays_workers_stops_the_study_likewise(
     resources = Resources(cpus_per_trial=0.5, concurrency=1)
     with monkeypatch.context() as patch:
         full_after(1, disk / "filler", 60_000, patch)
-        with pytest.raises(DiskFull, match=SAID):
+        with pytest.raises(StorageError, match=SAID):
             run_search(study, space, resources, console, seed=0)
     assert study.trials.read() == []
     (disk / "filler").unlink()

@@ -6,6 +6,7 @@ import errno
 
 import pytest
 
+from harness.errors import StorageError
 from harness.run import Resources, run_search
 from harness.store import Journal, StudyFolder
 
@@ -53,7 +54,7 @@ def test_a_full_disk_stops_the_study_with_a_torn_line_and_once_there_is_room_it_
     space = tiny_space(LR, trials=1)
     with monkeypatch.context() as patch:
         full_after(rows, patch)
-        with pytest.raises(OSError, match="No space left on device"):
+        with pytest.raises(StorageError, match="stopped: .+ no room for another file .No space left on device"):
             run_search(study, space, HERE, console, seed=0)
     torn = (study.trials if rows == 3 else study.epochs).path.read_bytes()
     assert not torn.endswith(b"\n") and torn.count(b"\n") == rows % 3

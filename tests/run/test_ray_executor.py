@@ -2,21 +2,35 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from ray.exceptions import ActorDiedError
 
-from harness.config import Trial
+from harness.config import Experiment, Trial
 from harness.errors import StudyError
 from harness.run import Resources, cluster, ray_executor
 from harness.run.inprocess import run_inprocess
-from harness.run.ray_executor import MAX_DEATHS, Deaths, StudySearcher, cause_of_death, run_on_ray
+from harness.run.interrupt import Stop, Stoppable
+from harness.run.ray_executor import (
+    MAX_DEATHS,
+    MAX_LOSSES,
+    Deaths,
+    Ends,
+    StudyScheduler,
+    StudySearcher,
+    Whole,
+    cause_of_death,
+    run_on_ray,
+)
 from harness.run.study import Study
 from harness.run.worker import TrialRun
 from harness.search import Search
-from harness.store import EpochRow, Failure, StudyFolder
+from harness.store import EpochRow, Failure, Record, StudyFolder
 
 SECONDS = {"seconds", "setup_seconds", "train_seconds", "val_seconds"}
 
@@ -36,7 +50,7 @@ class Watched:
     """A study that counts the trials at once."""
 
     def __init__(self, study: Study, facts: Facts) -> None:
-        self.study, self.facts, self.folder = study, facts, study.folder
+        self.study, self.facts, self.folder, self.record = study, facts, study.folder, study.record
         self.running: set[str] = set()
 
     def next_trial(self) -> Trial | None:
@@ -49,6 +63,9 @@ class Watched:
 
     def waits(self) -> bool:
         return self.study.waits()
+
+    def may_go_on(self) -> bool:
+        return self.study.may_go_on()
 
     def on_epoch(self, row: EpochRow) -> bool:
         return self.study.on_epoch(row)
@@ -208,22 +225,22 @@ def test_a_worker_whose_last_trial_could_not_be_written_takes_the_next_all_the_s
 
     def config(name: str) -> dict[str, Any]:
         run, experiment = str(tmp_path / name), tiny(training__epochs=1).model_dump_json()
-        return {"experiment": experiment, "seed": 0, "study": str(tmp_path), "run": run, "threads": 1}
+        own = {"experiment": experiment, "seed": 0, "study": str(tmp_path), "run": run, "threads": 1}
+        return own | {"code": None, "device": None, "known": None}
 
     actor = ray_executor.TrialActor(config("one"))
     for name, failure in (("two", Failure("broken")), ("three", Failure("no room", "disk"))):
         monkeypatch.setattr(actor._run, "close", lambda failure=failure: failure)
         assert actor.reset_config(config(name))
-        said = actor.step()
-        assert said.get("error") == (failure if failure.cause == "disk" else None)
+        assert "error" not in actor.step()
 
 
-def new_searcher(search: Search, causes: dict[str, str], room: int = 1) -> StudySearcher:
-    return StudySearcher(search, Resources(), lambda: room, Deaths(), causes)
+def new_searcher(search: Study, ends: Ends | None = None, room: int = 1) -> StudySearcher:
+    return StudySearcher(search, Resources(), lambda: room, Deaths(), ends or Ends())
 
 
 def test_the_searcher_hands_out_no_more_than_there_is_room_for(tiny_space, folder):
-    searcher = new_searcher(Search(folder, tiny_space(trials=2), seed=0), {})
+    searcher = new_searcher(Search(folder, tiny_space(trials=2), seed=0))
     config = searcher.suggest("one")
     assert config["run"].startswith("/") and config["threads"] == 1
     assert searcher.suggest("two") is None
@@ -236,26 +253,165 @@ def test_the_searcher_hands_out_no_more_than_there_is_room_for(tiny_space, folde
     assert [row.error for row in folder.trials.read()] == ["broken", "broken"]
 
 
+#: what is said of a worker, each time that it dies
+KILLED, NODE_LOST, NODE_FULL = (
+    "it was killed", "its node was lost", "Ray killed it because its node ran out of memory",
+)  # fmt: skip
+
+
 def test_a_trial_is_handed_out_again_until_its_worker_died_too_often_in_vain(tiny_space, folder):
-    causes: dict[str, str] = {}
-    searcher = new_searcher(Search(folder, tiny_space(trials=1), seed=0), causes)
+    ends = Ends()
+    searcher = new_searcher(Search(folder, tiny_space(trials=1), seed=0), ends)
     first = searcher.suggest("0")
     for death in range(MAX_DEATHS):
         assert folder.trials.read() == []
-        causes[str(death)] = "its node was lost"
+        ends.died[str(death)] = KILLED
         searcher.on_trial_complete(str(death), error=True)
         again = searcher.suggest(str(death + 1))
         assert again == (first if death + 1 < MAX_DEATHS else ray_executor.Searcher.FINISHED)
     (row,) = folder.trials.read()
     assert row.outcome == "failed"
     assert row.error.startswith(
-        "its worker died 3 times without finishing an epoch in between (3 times in all), the last time: its node was "
-        "lost; if memory is short, run fewer trials at once (--concurrency) or lower training.batch_size"
+        "its worker died 3 times without finishing an epoch in between (3 times in all), the last time: it was killed; "
+        "if memory is short, run fewer trials at once (--concurrency) or lower training.batch_size"
     )
 
 
+def test_a_trial_that_ends_the_memory_of_its_node_again_and_again_is_failed_for_lack_of_memory(tiny_space, folder):
+    ends = Ends()
+    searcher = new_searcher(Search(folder, tiny_space(trials=1), seed=0), ends)
+    for death in range(MAX_DEATHS):
+        searcher.suggest(str(death))
+        ends.died[str(death)] = NODE_FULL
+        searcher.on_trial_complete(str(death), error=True)
+    (row,) = folder.trials.read()
+    assert row.outcome == "failed" and row.out_of_memory and NODE_FULL in row.error
+
+
+def test_nodes_that_are_taken_away_are_not_their_trials_fault_unless_they_always_are():
+    deaths = Deaths()
+    for _ in range(MAX_LOSSES - 1):
+        assert deaths.death("t", NODE_LOST) is None
+    for _ in range(MAX_DEATHS - 1):
+        assert deaths.death("t", KILLED) is None
+    assert deaths.death("t", NODE_LOST).cause == "error"
+    deaths.epoch("t", 1)
+    assert deaths.death("t", NODE_LOST) is None
+
+
+def test_a_trial_whose_worker_died_is_not_started_again_in_a_study_that_was_asked_to_stop(tiny_space, folder):
+    ends, stop = Ends(), Stop()
+    searcher = new_searcher(Stoppable(Search(folder, tiny_space(trials=2), seed=0), stop), ends)
+    first = searcher.suggest("0")
+    ends.died["0"] = KILLED
+    searcher.on_trial_complete("0", error=True)
+    stop.asked = True
+    assert searcher.suggest("1") == ray_executor.Searcher.FINISHED
+    assert folder.trials.read() == []
+    resumed = Search(folder, tiny_space(trials=2), seed=0)
+    assert resumed.next_trial().id == first["run"].rpartition("/")[2]
+
+
+class Raises:
+    """A study of one trial of which one call raises."""
+
+    def __init__(self, folder: StudyFolder, call: str) -> None:
+        self.folder, self.record, self.called = folder, Record(folder), []
+        setattr(self, call, self._refuse)
+
+    def _refuse(self, *_: object) -> None:
+        self.called.append("refused")
+        raise RuntimeError("database is locked")
+
+    def next_trial(self) -> Trial:
+        return Trial(Experiment(), 0)
+
+    def waits(self) -> bool:
+        return True
+
+    def may_go_on(self) -> bool:
+        return True
+
+    def on_epoch(self, row: EpochRow) -> bool:
+        return True
+
+    def on_end(self, trial_id: str, error: str | None = None) -> None:
+        self.called.append("end")
+
+
+@pytest.mark.parametrize("call", ["next_trial", "waits", "may_go_on", "on_epoch", "on_end"])
+def test_after_a_call_that_raised_nothing_is_handed_out_or_told_and_it_is_raised_at_the_end(call, folder):
+    study = Whole(Raises(folder, call))
+    study.check()
+    getattr(study, call)(*{"on_epoch": ["row"], "on_end": ["t"]}.get(call, []))
+    assert study.next_trial() is None and not study.waits() and not study.may_go_on()
+    assert not study.on_epoch("row") and study.on_end("t") is None
+    assert study.study.called == ["refused"]
+    with pytest.raises(RuntimeError, match="database is locked"):
+        study.check()
+
+
+class Worker:
+    """A trial of Tune's on a worker that says how its last files were written."""
+
+    trial_id = "0"
+
+    def __init__(self, said: Failure | Exception | None) -> None:
+        self.said = said
+        self.temporary_state = SimpleNamespace(ray_actor=SimpleNamespace(finish=SimpleNamespace(remote=lambda: self)))
+
+    def get(self) -> Failure | None:
+        if isinstance(self.said, Exception):
+            raise self.said
+        return self.said
+
+
+@pytest.mark.parametrize(
+    ("said", "ends_with"),
+    [(None, [None]), (Failure("no room", "disk"), ["no room"]), (ActorDiedError(), [])],
+    ids=["written", "no room", "its worker is dead"],
+)
+def test_a_trial_that_stops_has_ended_once_its_worker_has_written_its_files(said, ends_with, folder, monkeypatch):
+    monkeypatch.setattr(ray_executor.ray, "get", Worker.get)
+    ended: list[str | None] = []
+    study, ends, deaths = Raises(folder, "waits"), Ends(), Deaths()
+    monkeypatch.setattr(study, "on_epoch", lambda row: False)
+    monkeypatch.setattr(study, "on_end", lambda trial, error: ended.append(error))
+    searcher = StudySearcher(study, Resources(), lambda: 1, deaths, ends)
+    first = searcher.suggest("0")
+    result = {"row": epoch_row().model_dump_json()}
+
+    assert StudyScheduler(study, deaths, ends).on_trial_result(None, Worker(said), result) == "STOP"
+    searcher.on_trial_complete("0", result)
+
+    assert ended == ends_with
+    if not ends_with:
+        assert searcher.suggest("1") == first
+
+
+def epoch_row() -> EpochRow:
+    return EpochRow(
+        trial="t", epoch=1, score=0.5, train_loss=1.0, val_loss=1.0, terms={}, iou={}, train_score=None, lr={},
+        train_seconds=1.0, val_seconds=1.0, images=1, peak_memory_mb=None, done=False,
+    )  # fmt: skip
+
+
+@pytest.mark.skipif("HARNESS_LONG_TESTS" not in os.environ, reason="a Ray of its own: make test-long")
+def test_what_a_study_raises_on_ray_ends_it_and_is_raised_again(tmp_path, tiny_space, monkeypatch):
+    folder = new_folder(tmp_path, "search")
+    search = Search(folder, tiny_space(trials=5), seed=1)
+    monkeypatch.setattr(search.proposals, "tell", lambda *_: Raises(folder, "waits")._refuse())
+    resources = Resources(cpus_per_trial=0.5, concurrency=1)
+    ray_executor.connect(resources)
+
+    with pytest.raises(RuntimeError, match="database is locked"):
+        run_on_ray(search, resources)
+
+    assert len(folder.trials.read()) == 1 and not ray_executor.ray.is_initialized()
+
+
 def test_a_worker_that_was_dead_before_the_trial_began_does_not_count(tiny_space, folder):
-    searcher = new_searcher(Search(folder, tiny_space(trials=1), seed=0), {})
+    searcher = new_searcher(Search(folder, tiny_space(trials=1), seed=0))
     first = searcher.suggest("0")
     for death in range(2 * MAX_DEATHS):
         searcher.on_trial_complete(str(death), error=True)

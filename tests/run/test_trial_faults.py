@@ -82,6 +82,28 @@ def test_replicates_resumed_from_a_damaged_checkpoint_end_as_undisturbed_ones(ti
     assert journals(cut) == journals(whole)
 
 
+@pytest.mark.parametrize(("kind", "kept"), [("search", 1), ("replicates", 0)])
+def test_rows_that_a_power_loss_took_from_the_journal_come_again_from_the_checkpoint(
+    kind: str, kept: int, tiny, tiny_space, tmp_path
+):
+    longer = tiny(training__epochs=5)
+    space = tiny_space(LR, longer, trials=2)
+    space = space.model_copy(update={"search": space.search.model_copy(update={"strategy": "random"})})
+
+    def study(folder: StudyFolder) -> Search | Replicates:
+        return Search(folder, space, seed=0) if kind == "search" else Replicates(folder, {"longer": longer}, range(1))
+
+    whole = new_folder(tmp_path, "whole")
+    run_inprocess(study(whole))
+    cut = die_after(study(new_folder(tmp_path, "cut")), 4)
+    rows = cut.epochs.path.read_bytes().splitlines(keepends=True)
+    cut.epochs.path.write_bytes(b"".join(rows[:kept]))
+
+    run_inprocess(study(cut))
+
+    assert journals(cut) == journals(whole)
+
+
 # ---- memory ----
 
 

@@ -96,7 +96,7 @@ def test_a_file_that_cannot_be_written_when_a_trial_is_closed_is_its_failure(tin
     other = TrialRun(Trial(tiny(), 1), tmp_path / "other")
     other.next_row()
     broken_disk()
-    assert "Input/output error" in other.close() and "cannot be kept" in caplog.text
+    assert "Input/output error" in other.close() and "is not written" in caplog.text
 
 
 def run_trial(trial: Trial, path: Path) -> EpochRow:

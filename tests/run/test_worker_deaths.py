@@ -103,11 +103,14 @@ class StandIn(tune.Trainable):
             os.kill(os.getpid(), signal.SIGSEGV)
         return {"row": row.model_dump_json()}
 
+    def finish(self) -> None:
+        self.rows.close()
+
 
 class StandInHere:
     """The same for the executor in this process."""
 
-    def __init__(self, trial: Trial, path: Path) -> None:
+    def __init__(self, trial: Trial, path: Path, known: int) -> None:
         self.rows = stand_in(trial, path)
 
     def next_row(self) -> EpochRow:
@@ -139,6 +142,9 @@ class Watched:
 
     def waits(self) -> bool:
         return self.study.waits()
+
+    def may_go_on(self) -> bool:
+        return self.study.may_go_on()
 
     def on_epoch(self, row: EpochRow) -> bool:
         before = len(self.record.epochs.get(row.trial, ()))
@@ -245,7 +251,7 @@ class NodesComeAndGo:
     """A study that takes a node's power away after a few epochs, and later brings another one."""
 
     def __init__(self, study: Study, nodes: Any) -> None:
-        self.study, self.nodes, self.folder = study, nodes, study.folder
+        self.study, self.nodes, self.folder, self.record = study, nodes, study.folder, study.record
         self.hold, self.seen = self.folder.path / "hold", self.folder.path / "seen"
         self.first, self.second = nodes.add_node(num_cpus=1), None
         # until that node has begun, all trials would go to the head
@@ -257,6 +263,9 @@ class NodesComeAndGo:
 
     def waits(self) -> bool:
         return self.study.waits()
+
+    def may_go_on(self) -> bool:
+        return self.study.may_go_on()
 
     def on_epoch(self, row: EpochRow) -> bool:
         if self.hold.exists():

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.errors import DiskFull
+from harness.errors import DiskFull, StorageError
 from harness.store import BackgroundWriter, is_full_disk, write_bytes, write_json, write_text
 
 
@@ -62,18 +62,20 @@ def no_file_above(size: int) -> Iterator[None]:
 
 def test_where_there_is_no_room_the_old_file_stays_and_the_new_one_takes_none(tmp_path: Path) -> None:
     write_bytes(tmp_path / "weights", b"old")
-    with pytest.raises(OSError, match="File too large"), no_file_above(100_000):
+    with pytest.raises(StorageError, match="File too large"), no_file_above(100_000):
         write_bytes(tmp_path / "weights", bytes(1_000_000))
     assert [(p.name, p.read_bytes()) for p in tmp_path.iterdir()] == [("weights", b"old")]
 
 
-def test_the_bytes_are_on_disk_before_the_name_changes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_bytes_are_on_disk_before_the_name_changes_and_then_the_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     calls: list[str] = []
     for name in ("fsync", "replace"):
         real = getattr(os, name)
         monkeypatch.setattr(os, name, lambda *a, name=name, real=real: (calls.append(name), real(*a))[1])
     write_text(tmp_path / "t", "new")
-    assert calls == ["fsync", "replace"]
+    assert calls == ["fsync", "replace", "fsync"]
 
 
 def test_a_value_that_json_has_not_leaves_the_old_file(tmp_path: Path) -> None:
@@ -93,13 +95,13 @@ def test_a_background_writer_keeps_the_order_and_ends_with_everything_on_the_dis
 
 
 def test_what_a_background_writer_could_not_write_comes_out_at_the_latest_at_its_end(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match="missing"):
+    with pytest.raises(StorageError, match="missing cannot be written"):
         with BackgroundWriter() as writer:
             writer.write(tmp_path / "missing" / "file", b"x")
 
 
 def test_nothing_is_written_after_what_a_background_writer_could_not_write(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match="missing"):
+    with pytest.raises(StorageError, match="missing cannot be written"):
         with BackgroundWriter() as writer:
             writer.write(tmp_path / "first", b"x")
             writer.write(tmp_path / "missing" / "file", b"x")
@@ -146,11 +148,15 @@ def test_a_full_disk_is_said_with_the_folder_what_is_free_and_what_to_do(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_another_error_is_no_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    fill(monkeypatch, errno.EIO)
-    with pytest.raises(OSError, match="Input/output error") as error:
+@pytest.mark.parametrize("number", [errno.EIO, errno.EROFS, errno.ESTALE])
+def test_a_disk_that_refuses_is_said_with_the_folder_what_the_system_says_and_what_to_do(
+    number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill(monkeypatch, number)
+    said = rf"{tmp_path} cannot be written \({os.strerror(number)}\): mend that, then go on with .+ --resume"
+    with pytest.raises(StorageError, match=said) as error:
         write_text(tmp_path / "t", "new")
-    assert not is_full_disk(error.value)
+    assert error.value.exit_code == 3 and not is_full_disk(error.value) and list(tmp_path.iterdir()) == []
 
 
 def test_a_background_writer_waits_when_it_is_asked_to(tmp_path: Path) -> None:

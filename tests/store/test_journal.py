@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.errors import StudyError
+from harness.errors import StorageError, StudyError
 from harness.store import EpochRow, Journal, TrialRow
 
 Row = Callable[..., EpochRow]
@@ -98,8 +98,11 @@ def test_a_row_is_on_disk_before_append_returns(
     synced: list[bytes] = []
     monkeypatch.setattr(os, "fsync", lambda _: synced.append(journal.path.read_bytes()))
     journal.append(epoch_row())
-    assert len(synced) == 1
+    # the row, and the name of the new file
+    assert len(synced) == 2
     assert synced[0].endswith(b"}\n")
+    journal.append(epoch_row())
+    assert len(synced) == 3
 
 
 def test_a_row_for_which_there_is_no_room_is_no_row_and_the_next_one_is(
@@ -111,7 +114,7 @@ def test_a_row_for_which_there_is_no_room_is_no_row_and_the_next_one_is(
     # the system takes 40 bytes of the row and refuses the rest, as where the disk is full
     resource.setrlimit(resource.RLIMIT_FSIZE, (size + 40, before[1]))
     try:
-        with pytest.raises(OSError, match="File too large"):
+        with pytest.raises(StorageError, match="File too large"):
             journal.append(epoch_row(epoch=2))
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
