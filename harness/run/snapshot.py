@@ -147,7 +147,7 @@ class Tally:
         trial = self.known(row.trial)
         if row.epoch not in trial.scores:
             self._seconds.append(row.seconds)
-            self._all_seconds += row.seconds
+            self._all_seconds += row.all_seconds
             if live:
                 self._finished_at.append(time.monotonic())
         trial.scores[row.epoch], trial.done = row.score, row.done

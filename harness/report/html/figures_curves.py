@@ -87,7 +87,7 @@ def best_over_cost(data: SearchData) -> Figured:
     key, title = "best-over-cost", "Best score over time spent"
     if not data.journal:
         return Figured(key, title, nothing_yet(data, "no trial has finished an epoch"))
-    spent = np.cumsum([row.train_seconds + row.val_seconds for row in data.journal])
+    spent = np.cumsum([row.all_seconds for row in data.journal])
     unit, seconds = device_unit(data, float(spent[-1]))
     failed = {t.trial for t in data.of("failed", "infeasible")}
     counts = [i for i, row in enumerate(data.journal) if row.trial not in failed]

@@ -68,8 +68,8 @@ class SearchTrial:
 
     @cached_property
     def seconds(self) -> float:
-        """Training and validation."""
-        return sum(row.train_seconds + row.val_seconds for row in self.epochs)
+        """Set-up, training and validation."""
+        return sum(row.all_seconds for row in self.epochs)
 
     @property
     def parameters(self) -> int | None:
