@@ -151,7 +151,7 @@ def test_without_a_share_of_a_gpu_a_trial_trains_on_the_cpu_although_its_process
 ):
     devices = []
 
-    def no_training(trial, run, device):
+    def no_training(trial, run, device, known):
         devices.append(device.type)
         return (row for row in ())
 
