@@ -49,6 +49,8 @@ def imports(source: str) -> Iterator[str]:
 def faults(source: str) -> list[str]:
     """What in a module's text could run what a file says."""
     found = [name for name in imports(source) if name in UNPICKLERS]
+    bases = [ast.unparse(b) for n in ast.walk(ast.parse(source)) if isinstance(n, ast.ClassDef) for b in n.bases]
+    found += [b for b in bases if b.startswith("yaml.") and "Loader" in b and b != "yaml.SafeLoader"]
     for name, options in calls(source):
         last = name.rpartition(".")[2]
         if name in ("eval", "exec", "compile", "__import__", "builtins.eval", "builtins.exec"):
@@ -64,9 +66,10 @@ def faults(source: str) -> list[str]:
     return found
 
 
-@pytest.mark.parametrize("path", MODULES, ids=lambda p: str(p.relative_to(PACKAGE.parent)))
-def test_no_module_can_run_what_a_file_says(path: Path) -> None:
-    assert faults(path.read_text()) == []
+def test_no_module_can_run_what_a_file_says() -> None:
+    found = {str(path.relative_to(PACKAGE.parent)): faults(path.read_text()) for path in MODULES}
+    assert {path: all_of_it for path, all_of_it in found.items() if all_of_it} == {}
+    assert len(found) > 200
 
 
 @pytest.mark.parametrize(
@@ -85,6 +88,8 @@ def test_no_module_can_run_what_a_file_says(path: Path) -> None:
         "torch.hub.load(a, b)",
         "yaml.load(f, Loader=yaml.SafeLoader)",
         "yaml.full_load(f)",
+        "yaml.unsafe_load(f)",
+        "class L(yaml.UnsafeLoader): pass",
         "pd.read_pickle(f)",
         "subprocess.run(words, shell=True)",
         "os.system(word)",
