@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import optuna
@@ -40,6 +41,9 @@ _OVER_LIMIT = "constraints:limit"
 SHELVED = "shelved"
 #: another: the second objective by the epochs so far
 COST = "cost"
+
+#: what SQLite says where not its file is at fault but the disk, or another process
+_REFUSALS = ("disk is full", "disk I/O error", "database is locked", "readonly database")
 
 
 class Proposals:
@@ -129,11 +133,7 @@ class Proposals:
         try:
             yield
         except StorageInternalError as error:
-            # "(sqlite3.OperationalError) database is locked", and the statement in further lines
-            why = str(error.__cause__ or error).partition("\n")[0]
-            if "disk is full" in why:
-                raise DiskFull(full_disk(self.path, "SQLite: database or disk is full")) from error
-            raise StorageError(unwritable(self.path, f"SQLite: {why}")) from error
+            raise _refusal(self.path, _said(error)) from error
 
     def _replay(self, trial: FrozenTrial) -> None:
         """Tell the source what happened before this search was opened."""
@@ -155,12 +155,30 @@ class Proposals:
             self.source.ended(number, outcome, score)
 
 
+def _said(error: BaseException) -> str:
+    """What SQLite said, as "(sqlite3.OperationalError) database is locked", without its statement."""
+    return first_line(error.__cause__ or error)
+
+
+def _refusal(folder: Path, why: str) -> StorageError:
+    if "disk is full" in why:
+        return DiskFull(full_disk(folder, "SQLite: database or disk is full"))
+    return StorageError(unwritable(folder, f"SQLite: {why}"))
+
+
 @contextmanager
 def _readable(folder: StudyFolder) -> Iterator[None]:
-    """Say which file is damaged, where the storage of a study cannot be opened."""
+    """Say which file is damaged, where the storage of a study cannot be opened, or which folder refuses it.
+
+    Raises:
+        StudyError: the file is damaged, or another program's.
+        StorageError: its disk is full or refuses to be written.
+    """
     try:
         yield
     except (SQLAlchemyError, OptunaError, RuntimeError, ValueError, KeyError, AssertionError) as error:
+        if any(words in _said(error) for words in _REFUSALS):
+            raise _refusal(folder.path, _said(error)) from error
         raise StudyError(
             f"{folder.optuna}: damaged, or no storage of this study ({first_line(error)}); "
             "restore it, or start a new study by another --name"

@@ -93,7 +93,7 @@ main()
     )
     text = done.stdout.decode("ascii")
     assert done.returncode == 0, done.stderr
-    assert "+  torch" in text and "!  letters" in text
+    assert "+  torch" in text and "!  text encoding" in text
 
 
 def test_each_line_is_written_before_the_next_check_ends_and_in_the_usual_order():

@@ -23,7 +23,7 @@ SPACE = validate_section(
     Space, {"parameters": {"lr": {"kind": "float", "field": "optimiser.lr", "low": 1e-4, "high": 1e-2}}}, "s.yaml"
 )
 SEARCH = SearchSettings(space=SPACE, seed=0, dataset="abc")
-REPLICATES = ReplicateSettings(arms={"base": Experiment(), "small": Experiment()}, dataset="abc")
+REPLICATES = ReplicateSettings(arms={"base": Experiment(), "small": Experiment()}, seeds=2, dataset="abc")
 
 
 def changed(path: str, value: Any) -> SearchSettings:

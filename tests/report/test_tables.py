@@ -96,7 +96,7 @@ def seeds(tmp_path: Path) -> StudyFolder:
     """Three seeds, one of them failed."""
     (tmp_path / "final").mkdir()
     folder = StudyFolder(tmp_path / "final")
-    settings = ReplicateSettings(arms={"final": Experiment()}, dataset="f00d")
+    settings = ReplicateSettings(arms={"final": Experiment()}, seeds=3, dataset="f00d")
     folder.settings.write_text(dump_yaml(settings.model_dump(mode="json")))
     scores = [0.5, 0.6, None]
     for seed, score in enumerate(scores):

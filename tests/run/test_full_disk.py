@@ -226,6 +226,19 @@ def test_a_disk_that_refuses_a_file_stops_the_study_with_one_message_and_it_goes
     assert journals(study) == journals(whole)
 
 
+def test_a_storage_that_finds_no_room_when_it_is_opened_is_not_called_damaged(
+    results, tiny_space, console, monkeypatch
+):
+    def refuse(**_: object) -> None:
+        raise StorageInternalError("an exception is raised during the commit") from sqlite3.OperationalError(
+            "database or disk is full"
+        )
+
+    monkeypatch.setattr("optuna.create_study", refuse)
+    with pytest.raises(DiskFull, match=r"hunt has no room for another file \(SQLite: database or disk is full"):
+        run_search(StudyFolder(results / "hunt"), tiny_space(LR, trials=2), HERE, console, seed=0)
+
+
 def test_a_storage_that_sqlite_cannot_write_stops_the_study_with_one_message(
     whole, results, tiny_space, console, monkeypatch
 ):

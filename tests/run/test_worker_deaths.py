@@ -110,7 +110,7 @@ class StandIn(tune.Trainable):
 class StandInHere:
     """The same for the executor in this process."""
 
-    def __init__(self, trial: Trial, path: Path, known: int) -> None:
+    def __init__(self, trial: Trial, path: Path, device: str | None, known: int) -> None:
         self.rows = stand_in(trial, path)
 
     def next_row(self) -> EpochRow:

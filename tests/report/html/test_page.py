@@ -338,7 +338,7 @@ def replicates(path: Path, scores: dict[int, list[float]]) -> StudyFolder:
     """A study of one Experiment and a few seeds, made up."""
     path.mkdir(parents=True)
     folder = StudyFolder(path)
-    settings = ReplicateSettings(arms={"final": Experiment()}, dataset="0123456789ab")
+    settings = ReplicateSettings(arms={"final": Experiment()}, seeds=len(scores), dataset="0123456789ab")
     write_text(folder.settings, dump_yaml(settings.model_dump(mode="json")))
     write_json(folder.provenance, {"created": "2026-01-01T00:00:00+00:00", "command": ["harness", "train", "<b>.yaml"]})
     record = Record(folder)
