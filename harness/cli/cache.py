@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from datetime import datetime
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 from rich.filesize import decimal
@@ -13,9 +13,8 @@ from rich.table import Table
 from harness.cli.app import app, console
 from harness.config import did_you_mean
 from harness.errors import DataError
-
-if TYPE_CHECKING:
-    from harness.store.cache_room import CacheEntry
+from harness.store.cache_folders import cache_folder
+from harness.store.cache_room import CacheEntry, cache_entries, remove_cache, remove_leftovers, size_limit
 
 cache = typer.Typer(no_args_is_help=True, help="List and clear decoded frames and features ($HARNESS_CACHE).")
 app.add_typer(cache, name="cache")
@@ -26,10 +25,6 @@ _DAY = 86400
 @cache.command("list")
 def list_() -> None:
     """Show what is kept, longest unused first: the order in which it goes when $HARNESS_CACHE_GB is reached."""
-    # numpy: `harness doctor` has to start where it is not installed
-    from harness.store.cache_folders import cache_folder
-    from harness.store.cache_room import cache_entries, size_limit
-
     entries = cache_entries()
     if not entries:
         console.print(f"{cache_folder()} holds nothing", highlight=False, soft_wrap=True)
@@ -52,9 +47,6 @@ def clear(
     older_than: Annotated[float | None, typer.Option(min=0, help="Only what was not used for this many days.")] = None,
 ) -> None:
     """Remove decoded frames and features; what a running process uses stays. Removed frames are decoded anew."""
-    from harness.store.cache_folders import cache_folder
-    from harness.store.cache_room import remove_cache, remove_leftovers
-
     chosen = _chosen(names or [], all_, older_than)
     freed = remove_leftovers()
     if freed:
@@ -72,9 +64,6 @@ def _chosen(names: list[str], all_: bool, older_than: float | None) -> list[Cach
         raise DataError("--all removes everything that is not in use; leave out the names and --older-than, or --all")
     if not (names or all_ or older_than is not None):
         raise DataError("nothing was chosen; give names from `harness cache list`, --older-than DAYS, or --all")
-    from harness.store.cache_folders import cache_folder
-    from harness.store.cache_room import cache_entries
-
     entries = {entry.folder.name: entry for entry in cache_entries()}
     for name in names:
         # only what was found in the folder can be named: no path leads out of it

@@ -22,7 +22,8 @@ from harness.config.data import DataConfig, SyntheticDesert
 from harness.data.desert import write_desert
 from harness.data.frames import Frame, dataset_fingerprint, list_frames, read_frame, read_in_order
 from harness.errors import DataError
-from harness.store.cache_folders import build_once, cache_folder, map_arrays, map_once
+from harness.store.cache_arrays import map_arrays, map_once
+from harness.store.cache_folders import build_once, cache_folder
 from harness.store.cache_room import make_room
 
 __all__ = [

@@ -33,7 +33,8 @@ from harness.engine.inference import autocast, normalise
 from harness.errors import ConfigError
 from harness.models import SegmentationModel, has_stem
 from harness.models.names import model_name
-from harness.store.cache_folders import cache_folder, map_built, map_once
+from harness.store.cache_arrays import map_built, map_once
+from harness.store.cache_folders import cache_folder
 from harness.store.cache_room import make_room
 
 #: part of the folder names; raise it when the files' content changes meaning

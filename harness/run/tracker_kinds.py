@@ -74,9 +74,11 @@ class TensorBoard:
         self.sent: dict[str, int] = {}
 
     def started(self, facts: Facts, rows: Sequence[EpochRow]) -> None:
-        last = self.sent.get(facts.trial, -1)
-        # readers forget whatever an earlier process wrote from this step on
-        writer = library(self.name).SummaryWriter(str(self.root / facts.trial), purge_step=last + 1)
+        last, folder = self.sent.get(facts.trial, -1), self.root / facts.trial
+        # all is sent again where an earlier process has written: readers forget what it wrote. Not after a pause in
+        # this process: files of one second may be read in another order, and all would be forgotten
+        again = folder.exists() and facts.trial not in self.sent
+        writer = library(self.name).SummaryWriter(str(folder), purge_step=0 if again else None)
         self.open[facts.trial] = writer
         if last < 0:
             writer.add_text("picked", json.dumps(dict(facts.picked)), 0)

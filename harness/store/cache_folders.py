@@ -20,15 +20,12 @@ import os
 import shutil
 import tempfile
 import warnings
-import weakref
 import zlib
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from functools import lru_cache
 from pathlib import Path
-
-import numpy as np
 
 from harness.errors import DataError
 from harness.store.files import write_json
@@ -65,37 +62,13 @@ def build_once(folder: Path, build: Callable[[Path], None], *, verify: bool = Fa
     Raises:
         DataError: the file system has no locks. Whatever `build` raises leaves nothing behind.
     """
-    seal = _whole(folder, build, verify)
+    seal = whole_seal(folder, build, verify)
     # pop, not get: no two threads close the same one
     before = _in_use.pop(folder, None)
     _in_use[folder] = seal
     if before is not None:
         os.close(before)
     return folder
-
-
-def map_once(folder: Path, build: Callable[[Path], None], *, verify: bool = False) -> dict[str, np.ndarray]:
-    """The arrays of a cache as read-only memory maps, by the names of their .npy files; built as by `build_once`.
-
-    The cache counts as used while one of them, or a part of one, lives.
-    """
-    return _map(folder, _whole(folder, build, verify))
-
-
-def map_built(folder: Path) -> dict[str, np.ndarray] | None:
-    """As `map_once`, of a cache that is there and whole; None: it is not."""
-    seal = _use(folder)
-    return None if seal is None else _map(folder, seal)
-
-
-def map_arrays(folder: Path) -> dict[str, np.ndarray]:
-    """The arrays of a cache that another process uses, for as long as that does."""
-    return {path.stem: np.load(path, mmap_mode="r", allow_pickle=False) for path in folder.glob("*.npy")}
-
-
-def verify(folder: Path) -> str | None:
-    """What is wrong with a cache, every byte of which is read; None: nothing."""
-    return damage(folder, contents=True)
 
 
 def damage(folder: Path, contents: bool) -> str | None:
@@ -176,36 +149,25 @@ def unused(folder: Path) -> Iterator[bool]:
         os.close(seal)
 
 
-def _whole(folder: Path, build: Callable[[Path], None], verify: bool) -> int:
+def whole_seal(folder: Path, build: Callable[[Path], None], verify: bool) -> int:
     """The locked seal of a cache, which is built where it is missing or damaged."""
-    seal = _use(folder, verify)
+    seal = use(folder, verify)
     if seal is not None:
         return seal
     with lock_of(folder):
         remove_leftovers_of(folder)
         # another process may have built it while this one waited
-        seal = _use(folder, verify)
+        seal = use(folder, verify)
         if seal is None:
             if folder.exists():
                 warnings.warn(f"{folder}: {damage(folder, verify)}; it is removed and built again", stacklevel=3)
                 discard(folder)
             _build(folder, build)
-            seal = _use(folder)
+            seal = use(folder)
     return seal
 
 
-def _map(folder: Path, seal: int) -> dict[str, np.ndarray]:
-    try:
-        arrays = map_arrays(folder)
-        for array in arrays.values():
-            # of the map, which all its views hold; the lock is given back when the last copy of the seal is closed
-            weakref.finalize(array.base, os.close, os.dup(seal))
-    finally:
-        os.close(seal)
-    return arrays
-
-
-def _use(folder: Path, verify: bool = False) -> int | None:
+def use(folder: Path, verify: bool = False) -> int | None:
     """The locked seal of a cache, which counts as used until it is closed; None where it is missing or damaged."""
     while True:
         try:

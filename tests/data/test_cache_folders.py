@@ -19,7 +19,8 @@ import pytest
 
 from harness.errors import ConfigError, DataError
 from harness.store import cache_folders
-from harness.store.cache_folders import build_once, lock_of, map_built, map_once, verify
+from harness.store.cache_arrays import map_built, map_once
+from harness.store.cache_folders import build_once, damage, lock_of
 from harness.store.cache_room import cache_entries, make_room, remove_cache, remove_leftovers, size_limit
 
 #: asks for a cache, then waits for a line; the build says in a file that it ran, and takes a while
@@ -138,7 +139,7 @@ def test_every_file_is_verified_in_folders_too(cache):
         (folder / "empty").write_bytes(b"")
 
     folder = build_once(cache / "target", build)
-    assert verify(folder) is None
+    assert damage(folder, contents=True) is None
     for position in (0, (16 << 20) - 1, 16 << 20, (40 << 20) - 1):
         with open(folder / "sub" / "large", "r+b") as file:
             file.seek(position)
@@ -146,10 +147,10 @@ def test_every_file_is_verified_in_folders_too(cache):
             file.seek(position)
             file.write(bytes([byte ^ 64]))
             file.flush()
-            assert verify(folder) == "the bytes of sub/large have changed"
+            assert damage(folder, contents=True) == "the bytes of sub/large have changed"
             file.seek(position)
             file.write(bytes([byte]))
-        assert verify(folder) is None
+        assert damage(folder, contents=True) is None
 
 
 @pytest.mark.parametrize(
@@ -170,7 +171,7 @@ def test_a_cache_that_is_not_whole_is_built_again_at_opening(cache, harm, said):
     harm(folder)
     with pytest.warns(UserWarning, match=f"{re.escape(str(folder))}: {said}.*; it is removed and built again"):
         build_once(folder, build)
-    assert (folder / "x").read_bytes() == b"12345" and verify(folder) is None
+    assert (folder / "x").read_bytes() == b"12345" and damage(folder, contents=True) is None
 
 
 def test_a_file_system_without_locks_is_refused(cache, monkeypatch):

@@ -299,6 +299,8 @@ def test_a_search_with_pauses_that_is_resumed_is_whole_in_every_tracker(results,
     space = space.model_copy(update={"search": space.search.model_copy(update={"strategy": "random_promote"})})
     run_search(study, space, HERE, console, seed=0, trackers=names)
     more = space.model_copy(update={"search": space.search.model_copy(update={"trials": 5})})
+    # event files are named by the second, and another driver has never started within the same one
+    time.sleep(1.0)
     run_search(study, more, HERE, console, seed=0, trackers=names, resume=True)
     record, runs, offline = Record(study), mlflow_runs(study), wandb_runs(study)
     assert len(record.ended) == 5 and {row.outcome for row in record.ended.values()} == {"complete", "stopped"}
