@@ -14,7 +14,7 @@ ablate: .venv/ready
 	$(BIN)/harness ablate ablations/ignitia_phase2_shapley.yaml --scale smoke
 
 test: .venv/ready
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder
 
 # workers killed twenty times while they train, drivers on Ray interrupted and killed, a node lost: a quarter of an hour
 test-long: .venv/ready

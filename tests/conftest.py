@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cache
 from pathlib import Path
@@ -20,7 +21,31 @@ from harness.config import (
 )
 from harness.store import EpochRow, StudyFolder, TrialRow, write_text
 
+# tests that start Ray, a program or a browser wait more than they compute
+WORKERS_PER_CORE = 1.5
+#: files of minutes: begun first, so that no process is left alone with one at the end; those on Ray not side by side
+LONG_FILES = (
+    "run/test_cluster", "docs/test_commands", "test_published_arms", "run/test_worker_deaths", "test_every_field",
+    "engine/test_fit", "run/test_ray_executor", "run/test_resume", "engine/test_onnx", "run/test_full_disk",
+    "report/html/test_browser", "run/test_interrupt",
+)  # fmt: skip
 FALCON_FRAMES = Path(__file__).resolve().parents[1].parent / "shared" / "falcon_frames"
+
+
+def pytest_xdist_auto_num_workers() -> int:
+    """How many processes `pytest -n auto` starts."""
+    return max(1, int(WORKERS_PER_CORE * (os.cpu_count() or 1)))
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the long files first."""
+    names = [f"tests/{name}.py" for name in LONG_FILES]
+
+    def place(item: pytest.Item) -> int:
+        file = item.nodeid.partition("::")[0]
+        return names.index(file) if file in names else len(names)
+
+    items.sort(key=place)
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -34,7 +34,7 @@ from harness.store import EpochRow, StudyFolder, write_text
 
 SECONDS = {"seconds", "setup_seconds", "train_seconds", "val_seconds"}
 #: in a study of six trials, 54 epochs; each costs a start of Ray's worker: 4 minutes of two cores for twenty
-KILLS = 20 if "HARNESS_LONG_TESTS" in os.environ else 5
+KILLS = 20 if "HARNESS_LONG_TESTS" in os.environ else 3
 #: seconds in which a busy machine starts a node, or a worker
 PATIENCE = 120.0
 LR = {"kind": "float", "field": "optimiser.lr", "low": 1e-4, "high": 1e-1, "log": True}
