@@ -232,7 +232,8 @@ def _limit() -> Check:
         return bad("cache limit", str(error), "export HARNESS_CACHE_GB=50")
     used = folder_size(cache_folder()) if cache_folder().is_dir() else 0
     own = "HARNESS_CACHE_GB" if os.environ.get("HARNESS_CACHE_GB") else "half of the disk"
-    return ok("cache limit", f"{_size(used)} used of {_size(limit) if limit else own} ({own})")
+    most = own if limit is None else f"{_size(limit)} ({own})"
+    return ok("cache limit", f"{_size(used)} used of {most}")
 
 
 def _disk(name: str, folder: Path, variable: str) -> Check:
