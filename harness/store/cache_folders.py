@@ -28,7 +28,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from harness.errors import DataError
-from harness.store.files import write_json
+from harness.store.files import to_disk, write_json
 
 SEAL = "harness-cache.json"
 BUILDING = ".building"
@@ -196,9 +196,9 @@ def _build(folder: Path, build: Callable[[Path], None]) -> None:
         write_json(whole / SEAL, {name: {"bytes": size, "crc32": sums[name]} for name, size, *_ in stamps})
         with ThreadPoolExecutor() as pool:
             # after a power loss the name must not stand for files that were in memory only
-            list(pool.map(_to_disk, [*whole.rglob("*"), whole]))
+            list(pool.map(to_disk, [*whole.rglob("*"), whole]))
         whole.rename(folder)
-        _to_disk(folder.parent)
+        to_disk(folder.parent)
 
 
 def _sealed(folder: Path) -> dict[str, tuple[int, list[int]]] | None:
@@ -234,14 +234,6 @@ def _crc32(path: Path, start: int) -> int:
         for _ in range(_PIECE // _BLOCK):
             crc = zlib.crc32(file.read(_BLOCK), crc)
     return crc
-
-
-def _to_disk(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _flock(descriptor: int, operation: int) -> bool:

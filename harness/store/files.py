@@ -41,15 +41,15 @@ def write_bytes(path: Path, *parts: bytes | memoryview, before: Path | None = No
             if before is not None and path.exists():
                 os.replace(path, before)
             os.replace(temporary, path)
-            sync_folder(path.parent)
+            to_disk(path.parent)
         except BaseException:
             temporary.unlink(missing_ok=True)
             raise
 
 
-def sync_folder(folder: Path) -> None:
-    """Put the names of a folder's files on the disk: a file is there after a power loss once its name is too."""
-    descriptor = os.open(folder, os.O_RDONLY)
+def to_disk(path: Path) -> None:
+    """Put a file's bytes, or the names in a folder, on the disk: a file is there after a power loss once both are."""
+    descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:

@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from harness.config import Section
 from harness.errors import StudyError
-from harness.store.files import naming_what_fails, sync_folder
+from harness.store.files import naming_what_fails, to_disk
 
 R = TypeVar("R", bound=Section)
 
@@ -37,7 +37,7 @@ class Journal(Generic[R]):
             file.flush()
             os.fsync(file.fileno())
             if file.tell() == len(line):
-                sync_folder(self.path.parent)
+                to_disk(self.path.parent)
 
     def read(self) -> list[R]:
         """All rows; none where the file does not exist.

@@ -28,7 +28,7 @@ from harness.run import Resources, cluster, inprocess, ray_executor
 from harness.run.cluster import Room
 from harness.run.inprocess import run_inprocess
 from harness.run.ray_executor import MAX_DEATHS, TrialActor, ray, run_on_ray, tune
-from harness.run.study import Study
+from harness.run.study import Study, Wrapped
 from harness.search import Search
 from harness.store import EpochRow, StudyFolder, write_text
 
@@ -130,21 +130,12 @@ def without_torch(monkeypatch):
     ray.cloudpickle.unregister_pickle_by_value(sys.modules[__name__])
 
 
-class Watched:
+class Watched(Wrapped):
     """A study that tells who listens of every epoch that is new."""
 
     def __init__(self, study: Study, progress: threading.Event) -> None:
-        self.study, self.progress = study, progress
-        self.folder, self.record = study.folder, study.record
-
-    def next_trial(self) -> Trial | None:
-        return self.study.next_trial()
-
-    def waits(self) -> bool:
-        return self.study.waits()
-
-    def may_go_on(self) -> bool:
-        return self.study.may_go_on()
+        super().__init__(study)
+        self.progress = progress
 
     def on_epoch(self, row: EpochRow) -> bool:
         before = len(self.record.epochs.get(row.trial, ()))
@@ -152,9 +143,6 @@ class Watched:
         if len(self.record.epochs[row.trial]) > before:
             self.progress.set()
         return goes_on
-
-    def on_end(self, trial_id: str, error: str | None = None):
-        return self.study.on_end(trial_id, error)
 
 
 class Killer(threading.Thread):
