@@ -237,25 +237,17 @@ def test_a_study_whose_workers_are_killed_twenty_times_while_they_train_ends_wit
     kill_again_and_again(tmp_path, tiny, tiny_space)
 
 
-class NodesComeAndGo:
+class NodesComeAndGo(Wrapped):
     """A study that takes a node's power away after a few epochs, and later brings another one."""
 
     def __init__(self, study: Study, nodes: Any) -> None:
-        self.study, self.nodes, self.folder, self.record = study, nodes, study.folder, study.record
+        super().__init__(study)
+        self.nodes = nodes
         self.hold, self.seen = self.folder.path / "hold", self.folder.path / "seen"
         self.first, self.second = nodes.add_node(num_cpus=1), None
         # until that node has begun, all trials would go to the head
         self.hold.write_text(self.first.node_id)
         self.epochs = 0
-
-    def next_trial(self) -> Trial | None:
-        return self.study.next_trial()
-
-    def waits(self) -> bool:
-        return self.study.waits()
-
-    def may_go_on(self) -> bool:
-        return self.study.may_go_on()
 
     def on_epoch(self, row: EpochRow) -> bool:
         if self.hold.exists():
@@ -269,9 +261,6 @@ class NodesComeAndGo:
                 self.second = self.nodes.add_node(num_cpus=1)
                 self.hold.write_text(self.second.node_id)
         return self.study.on_epoch(row)
-
-    def on_end(self, trial_id: str, error: str | None = None):
-        return self.study.on_end(trial_id, error)
 
 
 def test_a_lost_nodes_trials_go_on_elsewhere_from_their_checkpoints_and_a_new_node_gets_trials(
